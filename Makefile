@@ -1,0 +1,80 @@
+# `make` alone lists what can be made.
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+FUZZTIME ?= 10s
+VULNDB   ?= https://vuln.go.dev
+# One test binary may take this long; a hang ends with all goroutines' stacks. No result is taken from the cache (-count 1):
+# softhsm-test builds the program by itself, which the go command does not know of.
+TIMEOUT  ?= 300s
+
+GOLANGCI_LINT ?= go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+export CGO_ENABLED = 1
+export FUZZTIME VULNDB
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: deps build ## start server and simulator, make one payment, print a link and test cards; Ctrl-C ends it
+	bin/finpay run
+
+.PHONY: demo
+demo: deps build ## one payment through every step, explained, then end
+	bin/finpay demo
+
+.PHONY: test
+test: deps ## all tests that need no browser
+	go test -count 1 -timeout $(TIMEOUT) ./...
+
+.PHONY: race
+race: deps ## the same under the race detector
+	go test -race -count 1 -timeout $(TIMEOUT) ./...
+
+.PHONY: browser
+browser: deps ## the shopper's pages in headless Chromium
+	@.ci/deps chromium
+	go test -tags browser -run Browser -count 1 -timeout $(TIMEOUT) ./softhsm-test/...
+
+.PHONY: peers
+peers: deps ## the conformance suite over openCryptoki and a p11-kit socket; needs root or sudo
+	@.ci/deps opencryptoki p11kit
+	@.ci/peers
+
+.PHONY: fuzz
+fuzz: deps ## every fuzz target for FUZZTIME (10s)
+	@.ci/fuzz
+
+.PHONY: bench
+bench: deps ## speed against its targets; BENCH_JSON=FILE collects the figures
+	@go test -tags bench -run '^TestFigures$$' -count 1 -p 1 -v -timeout $(TIMEOUT) ./hsm ./pci/tokenization ./softhsm-test/... | grep -vE '^(=== RUN|--- PASS|PASS|ok|\?)'
+
+.PHONY: cover
+cover: deps ## statement coverage: the total, and bin/cover.html
+	@mkdir -p bin
+	go test -timeout $(TIMEOUT) -coverpkg=./... -coverprofile=bin/cover.out ./...
+	@go tool cover -html=bin/cover.out -o bin/cover.html
+	@go tool cover -func=bin/cover.out | tail -1
+
+.PHONY: lint
+lint: deps ## golangci-lint, with the floors of the architecture (.golangci.yml)
+	$(GOLANGCI_LINT) run ./...
+
+.PHONY: vuln
+vuln: ## known vulnerabilities of what is linked; VULNDB=file:///DIR for a copy of the database
+	@.ci/vuln
+
+.PHONY: build
+build: ## bin/finpay
+	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/finpay ./appliance
+
+.PHONY: deps
+deps: ## install what is missing: SoftHSM2, NSS softokn and a C compiler
+	@.ci/deps softhsm2 nss cc
+
+.PHONY: clean
+clean: ## remove bin; what a trial has stored (var) stays
+	rm -rf bin
