@@ -1,0 +1,246 @@
+// Package acquiring sends sales and reversals to an acquirer over ISO 8583.
+//
+// A [Connector] keeps one connection to the acquirer's host: [Connector.Run] dials, signs on, tests the line when it
+// is idle, and dials again when it breaks. [Connector.Sale] and [Connector.Reverse] may be called from any number of
+// goroutines; their requests share the connection and are matched with their answers by type, trace number and terminal.
+//
+// # What is promised
+//
+// A sale is sent at most once. Its outcome is [pci.Unsent] only if not a byte of it left this machine; whatever
+// happens after the first byte without an answer that fits the request is [pci.Unknown], and must be reversed.
+// An answer whose reference, amount or currency is not the request's settles nothing: it is counted and dropped, as are
+// late and repeated answers.
+//
+// PAN and security code go from locked memory into a message that is built in locked memory, leave in one write,
+// and are wiped before the answer is awaited. Answers are read into locked memory, and what they may echo of
+// the card is wiped before anything else looks at them. Errors and logs carry no card data.
+//
+// # What is not
+//
+// With TLS, crypto/tls encrypts outgoing messages in a buffer of its own in place, and decrypts incoming ones in
+// a buffer that it does not wipe: a host that echoes the PAN (DE 2) leaves it there until the next record. Ask the
+// acquirer not to echo it.
+//
+// Requests are not queued: without a connection a sale is refused at once. Repeating a reversal until it is
+// acknowledged, also after a crash, is the caller's.
+package acquiring
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/finterra/finpay/pci/acquiring/iso8583"
+	"github.com/finterra/finpay/pci/custody"
+	"github.com/finterra/finpay/pci/internal/lend"
+	"github.com/finterra/finpay/pci/tokenization"
+)
+
+// Errors of requests. They say why an outcome is [pci.Unsent] or [pci.Unknown].
+var (
+	// ErrOffline means that there is no signed-on connection to the acquirer. Nothing was sent.
+	ErrOffline = errors.New("acquiring: no connection to the acquirer")
+	// ErrInFlight means that a request with this trace number and terminal is still waiting. Nothing was sent.
+	ErrInFlight = errors.New("acquiring: a request with this trace is in flight")
+	// ErrNoAnswer means that no fitting answer came in time.
+	ErrNoAnswer = errors.New("acquiring: the acquirer did not answer")
+	// ErrBroken means that the connection ended before an answer came.
+	ErrBroken = errors.New("acquiring: the connection broke")
+	// ErrUnclear means that an answer came which neither approves nor declines.
+	ErrUnclear = errors.New("acquiring: the answer leaves the outcome open")
+)
+
+// Defaults of a [Config].
+const (
+	DefaultConnectTimeout = 10 * time.Second
+	DefaultAnswerTimeout  = 15 * time.Second
+	DefaultEchoInterval   = time.Minute
+	DefaultReconnectMin   = 200 * time.Millisecond
+	DefaultReconnectMax   = 30 * time.Second
+)
+
+// Config says how to reach an acquirer and how it speaks. Zero durations mean the defaults.
+type Config struct {
+	Address string      // host:port
+	TLS     *tls.Config // nil means plain TCP, which is for a private line only
+
+	Spec   string // "ascii1987" or "binary1987"
+	Header string // "binary2" (also if empty), "ascii4" or "bcd2"
+
+	ConnectTimeout time.Duration // to dial, including TLS
+	AnswerTimeout  time.Duration // from a request's last byte to its answer; also bounds a write
+	EchoInterval   time.Duration // silence after which the line is tested (0800, DE 70 = 301); negative: never
+	ReconnectMin   time.Duration // first wait after a broken connection; it doubles
+	ReconnectMax   time.Duration // longest wait
+
+	SignOn     bool   // sign on (0800, DE 70 = 001) before anything else, sign off (002) at the end
+	AcquirerID string // DE 32, up to 11 digits; empty means the merchant's AcquirerBIN
+
+	// MatchTerminal makes the terminal (DE 41) a part of what an answer is matched by, for hosts where trace
+	// numbers are unique per terminal only. Such a host must echo DE 41.
+	MatchTerminal bool
+
+	Additional Additional
+}
+
+// Additional says where the results of 3-D Secure and the security code travel: in one private field, as subelements
+// of a tag and a length of two digits each, and the value, ascending by tag. An empty tag means the default, "-"
+// that the value is not sent.
+type Additional struct {
+	Field int    // default 48; another one must be private text: 60 to 63, 120 to 127, or 55 in characters
+	ECI   string // default "42"
+	CAVV  string // default "43", in base64
+	CVV   string // default "92"
+}
+
+// Stats is what a [Connector] has seen since it was made.
+type Stats struct {
+	Connected  bool
+	InFlight   int    // requests that wait for an answer
+	Reconnects uint64 // connections after the first one
+	Late       uint64 // answers to requests that were given up
+	Duplicate  uint64 // answers to requests that had one
+	Mismatched uint64 // answers with another reference, amount or currency than their request
+	Unmatched  uint64 // answers to no request that is remembered
+	Garbled    uint64 // messages that are not of the spec, or lack a response code
+}
+
+// Connector speaks with one acquirer. It is safe for concurrent use.
+type Connector struct {
+	cfg     Config
+	spec    *iso8583.Spec
+	header  iso8583.Header
+	placed  []placement
+	cards   lend.Custody
+	tokens  lend.Tokens // nil where reversals cannot be sent
+	running atomic.Bool
+
+	flights    *flights
+	stan       atomic.Uint32 // of network management messages
+	reconnects atomic.Uint64
+	garbled    atomic.Uint64
+
+	mu   sync.Mutex
+	line *line // signed on; nil when there is none
+}
+
+// New returns a connector that takes cards for sales from cards and for reversals from tokens, which may be nil
+// where no reversal is sent. Its owner runs [Connector.Run].
+func New(cfg Config, cards *custody.Store, tokens *tokenization.Service) (*Connector, error) {
+	if cards == nil {
+		return nil, errors.New("acquiring: no custody to take cards from")
+	}
+	c, err := newConnector(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c.cards = lend.OfCustody(cards)
+	if tokens != nil && lend.OfTokens != nil {
+		c.tokens = lend.OfTokens(tokens)
+	}
+	return c, nil
+}
+
+func newConnector(cfg Config) (*Connector, error) {
+	if cfg.Address == "" {
+		return nil, errors.New("acquiring: no address of the acquirer")
+	}
+	spec, err := iso8583.SpecNamed(cfg.Spec)
+	if err != nil {
+		return nil, fmt.Errorf("acquiring: %w", err)
+	}
+	header, err := iso8583.HeaderNamed(cfg.Header)
+	if err != nil {
+		return nil, fmt.Errorf("acquiring: %w", err)
+	}
+	if len(cfg.AcquirerID) > 11 || !isDigits(cfg.AcquirerID) {
+		return nil, errors.New("acquiring: the acquirer id (DE 32) is up to 11 digits")
+	}
+	placed, err := cfg.Additional.placements(spec)
+	if err != nil {
+		return nil, err
+	}
+	c := &Connector{cfg: cfg.withDefaults(), spec: spec, header: header, placed: placed, flights: newFlights()}
+	// Any start is as good; a random one keeps a restart from repeating the last numbers.
+	c.stan.Store(rand.Uint32N(1_000_000))
+	return c, nil
+}
+
+func (cfg Config) withDefaults() Config {
+	for _, d := range []struct {
+		value   *time.Duration
+		instead time.Duration
+	}{
+		{&cfg.ConnectTimeout, DefaultConnectTimeout},
+		{&cfg.AnswerTimeout, DefaultAnswerTimeout},
+		{&cfg.EchoInterval, DefaultEchoInterval},
+		{&cfg.ReconnectMin, DefaultReconnectMin},
+		{&cfg.ReconnectMax, DefaultReconnectMax},
+	} {
+		if *d.value == 0 {
+			*d.value = d.instead
+		}
+	}
+	return cfg
+}
+
+// Healthy reports whether a sale could be sent now.
+func (c *Connector) Healthy() bool { return c.current() != nil }
+
+// Stats returns the counters.
+func (c *Connector) Stats() Stats {
+	s := c.flights.stats()
+	s.Connected = c.Healthy()
+	s.Reconnects = c.reconnects.Load()
+	s.Garbled = c.garbled.Load()
+	return s
+}
+
+// current returns the line that requests may use, nil when there is none.
+func (c *Connector) current() *line {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.line
+}
+
+func (c *Connector) use(l *line) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.line = l
+}
+
+// exchange sends the message that build appends to its argument, and waits for the answer to q. sent is false only
+// when certainly not a byte of it left.
+func (c *Connector) exchange(ctx context.Context, l *line, q query, build builder) (a answer, sent bool, err error) {
+	waiting, err := c.flights.begin(q)
+	if err != nil {
+		return answer{}, false, err
+	}
+	defer c.flights.giveUp(q.key)
+	if sent, err = l.transmit(ctx, build); err != nil {
+		return answer{}, sent, err
+	}
+	timeout := time.NewTimer(c.cfg.AnswerTimeout)
+	defer timeout.Stop()
+	select {
+	case a = <-waiting:
+		return a, true, nil
+	case <-l.done:
+		// The answer may have been the last message before the end.
+		select {
+		case a = <-waiting:
+			return a, true, nil
+		default:
+			return answer{}, true, fmt.Errorf("%w: %w", ErrBroken, l.err)
+		}
+	case <-timeout.C:
+		return answer{}, true, ErrNoAnswer
+	case <-ctx.Done():
+		return answer{}, true, fmt.Errorf("%w: %w", ErrNoAnswer, context.Cause(ctx))
+	}
+}

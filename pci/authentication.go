@@ -1,0 +1,71 @@
+package pci
+
+// AuthenticationRequest asks for EMV 3-D Secure before an authorization. The card is named by reference: only
+// pci reads its digits.
+type AuthenticationRequest struct {
+	Payment         string // binds Card; also the key by which a result finds its payment
+	Card            CardRef
+	Amount          Amount
+	Merchant        Merchant
+	Cardholder      Cardholder
+	Browser         Browser
+	NotificationURL string // where the ACS sends the shopper back (notificationURL)
+}
+
+// Cardholder is what 3-D Secure wants to know of the person; empty fields are left out of messages.
+type Cardholder struct {
+	Name  string // as on the card
+	Email string
+	Phone Phone
+}
+
+// Phone is a telephone number in the two parts of EMV 3DS (cc and subscriber, digits only).
+type Phone struct{ CountryCode, Subscriber string }
+
+// Browser is the shopper's browser as EMV 3DS wants it (browserInformation). The fields below JavaScript are
+// meaningful only when a script could read them.
+type Browser struct {
+	AcceptHeader string
+	IP           string
+	UserAgent    string
+	Language     string // BCP 47
+	JavaScript   bool
+	JavaEnabled  bool
+	ColorDepth   string
+	ScreenHeight string
+	ScreenWidth  string
+	TZ           string // offset in minutes, as getTimezoneOffset gives it
+}
+
+// AuthenticationOutcome says what may follow.
+type AuthenticationOutcome string
+
+// Outcomes of 3-D Secure, by transStatus.
+const (
+	Authenticated       AuthenticationOutcome = "authenticated" // Y
+	AuthenticationTried AuthenticationOutcome = "attempted"     // A: not verified, but proof of the attempt
+	ChallengeRequired   AuthenticationOutcome = "challenge"     // C
+	AuthenticationNo    AuthenticationOutcome = "refused"       // N, R and anything not understood
+	AuthenticationDown  AuthenticationOutcome = "unavailable"   // U, or the directory server gave no usable answer
+	NotEnrolled         AuthenticationOutcome = "not_enrolled"  // the card is in no range of the directory server
+)
+
+// Authentication is the outcome of an AReq/ARes exchange or of a challenge.
+type Authentication struct {
+	Outcome       AuthenticationOutcome
+	TransStatus   string // one letter, empty when there was no ARes
+	Reason        string // transStatusReason, two digits
+	Version       string // messageVersion, e.g. "2.2.0"
+	ECI           string // two digits
+	CAVV          string // authenticationValue, base64 of 20 bytes
+	ServerTransID string // threeDSServerTransID
+	DSTransID     string
+	ACSTransID    string
+	Challenge     *Challenge // set when Outcome is ChallengeRequired
+}
+
+// Challenge is what the shopper's browser needs to reach the issuer: an HTML form post of CReq to ACSURL.
+type Challenge struct {
+	ACSURL string
+	CReq   string // base64url without padding
+}

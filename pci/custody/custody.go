@@ -1,0 +1,231 @@
+// Package custody keeps cards alive between requests, as session objects in the HSM.
+//
+// pci/intake moves a card in and gets back a [pci.CardRef]; packages of pci borrow it in locked memory for one
+// call; [Store.Destroy] ends it. A card ends by itself at its deadline.
+//
+// # What is promised
+//
+// Between calls no digit of the card is in this process's memory. A reference works only together with the
+// binding it was made for. A lost HSM session loses its cards: callers see [pci.ErrGone] and ask the shopper again.
+//
+// # What is not
+//
+// Custody is local to one appliance; a reference means nothing to another one, nor after a restart.
+package custody
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/finterra/finpay/pci"
+	"github.com/finterra/finpay/pci/internal/lend"
+	"github.com/finterra/finpay/pci/internal/pan"
+)
+
+// Objects keeps byte strings as private session objects of an HSM. Its errors are those of package pci: an
+// object that died with its session is [pci.ErrGone], an HSM that does not answer is [pci.ErrUnavailable]. An error with
+// a method Returned() <-chan struct{} says that the call was left while it goes on: its buffer is not touched before
+// that channel is closed.
+type Objects interface {
+	// Create stores value and returns the object's handle.
+	Create(ctx context.Context, value []byte) (handle uint64, err error)
+	// Read copies the object's value into dst and returns its length.
+	Read(ctx context.Context, handle uint64, dst []byte) (n int, err error)
+	// Destroy ends the object.
+	Destroy(ctx context.Context, handle uint64) error
+}
+
+// Config bounds a [Store].
+type Config struct {
+	Deadline time.Duration    // a card not destroyed by then is
+	Capacity int              // cards held at once
+	Now      func() time.Time // nil means [time.Now]
+}
+
+// Store keeps cards. It is safe for concurrent use.
+type Store struct {
+	objects Objects
+	cfg     Config
+
+	mu    sync.Mutex
+	cards map[pci.CardRef]held
+	// reserved counts cards that are on their way into the HSM, so that capacity is never exceeded.
+	reserved int
+}
+
+type held struct {
+	handle   uint64
+	binding  string
+	deadline time.Time
+	ended    bool // nobody may borrow it; the HSM has still to destroy it
+}
+
+// New returns an empty store. Its owner runs [Store.Sweep].
+func New(objects Objects, cfg Config) *Store {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Store{objects: objects, cfg: cfg, cards: make(map[pci.CardRef]held)}
+}
+
+func init() {
+	lend.OfCustody = func(store any) lend.Custody { return lender{store.(*Store)} }
+}
+
+// Len returns the number of cards held, those included that the HSM could not destroy yet.
+func (s *Store) Len() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.cards)
+}
+
+// Destroy ends the card behind ref: nobody can borrow it from now on, whatever the HSM says. A reference that names
+// no card any more is no error. On an error (the HSM is away, ctx ended) [Store.Sweep] tries again until the object
+// is gone.
+func (s *Store) Destroy(ctx context.Context, ref pci.CardRef) error {
+	s.mu.Lock()
+	card, ok := s.cards[ref]
+	if ok {
+		card.ended = true
+		s.cards[ref] = card
+	}
+	s.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	if err := s.objects.Destroy(ctx, card.handle); err != nil && !errors.Is(err, pci.ErrGone) {
+		return fmt.Errorf("destroy %s: %w", ref, err)
+	}
+	s.forget(ref)
+	return nil
+}
+
+// Sweep destroys cards at their deadline, and those that [Store.Destroy] could not, until ctx ends; then all that
+// are left.
+func (s *Store) Sweep(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	reported := 0
+	for {
+		select {
+		case <-tick.C:
+			left, err := s.destroyUntil(ctx, s.cfg.Now())
+			if left > reported { // not every second again while the HSM is away
+				slog.ErrorContext(ctx, "cards that have ended are still in the HSM; destroying them is tried again", "cards", left, "error", err)
+			}
+			reported = left
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			if left, err := s.destroyUntil(last, s.cfg.Now().Add(s.cfg.Deadline+time.Hour)); left > 0 {
+				slog.ErrorContext(ctx, "cards are left in the HSM; they end with its session", "cards", left, "error", err)
+			}
+			return
+		}
+	}
+}
+
+// destroyUntil destroys what ends by t, and reports how many cards it could not destroy and why.
+func (s *Store) destroyUntil(ctx context.Context, t time.Time) (left int, err error) {
+	s.mu.Lock()
+	var due []pci.CardRef
+	for ref, card := range s.cards {
+		if card.ended || !card.deadline.After(t) {
+			due = append(due, ref)
+		}
+	}
+	s.mu.Unlock()
+	for _, ref := range due {
+		if fault := s.Destroy(ctx, ref); fault != nil {
+			left, err = left+1, fault
+		}
+	}
+	return left, err
+}
+
+func (s *Store) hold(ctx context.Context, card *pan.Card, binding string) (pci.CardRef, error) {
+	s.mu.Lock()
+	if len(s.cards)+s.reserved >= s.cfg.Capacity {
+		s.mu.Unlock()
+		return pci.CardRef{}, fmt.Errorf("custody: %w", pci.ErrFull)
+	}
+	s.reserved++
+	s.mu.Unlock()
+
+	handle, err := s.create(ctx, card)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved--
+	if err != nil {
+		return pci.CardRef{}, fmt.Errorf("custody: hold card: %w", err)
+	}
+	ref := pci.NewCardRef()
+	s.cards[ref] = held{handle: handle, binding: binding, deadline: s.cfg.Now().Add(s.cfg.Deadline)}
+	return ref, nil
+}
+
+// create moves the card into the HSM from a slot of its own: the card is the caller's, to be wiped when hold returns,
+// and the HSM may be at work for longer.
+func (s *Store) create(ctx context.Context, card *pan.Card) (handle uint64, err error) {
+	slot, err := pan.NewSlot()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { slot.ReleaseAfter(err) }()
+	record := slot.Bytes()[:pan.RecordSize]
+	copy(record, card.Record())
+	return s.objects.Create(ctx, record)
+}
+
+func (s *Store) lend(ctx context.Context, ref pci.CardRef, binding string, use func(*pan.Card) error) error {
+	s.mu.Lock()
+	card, ok := s.cards[ref]
+	s.mu.Unlock()
+	if !ok || card.ended || card.binding != binding || !s.cfg.Now().Before(card.deadline) {
+		return fmt.Errorf("custody: %w", pci.ErrGone)
+	}
+	slot, err := pan.NewSlot()
+	if err != nil {
+		return err
+	}
+	n, err := s.objects.Read(ctx, card.handle, slot.Bytes()[:pan.RecordSize])
+	if err != nil {
+		slot.ReleaseAfter(err)
+		if errors.Is(err, pci.ErrGone) {
+			s.forget(ref)
+		}
+		return fmt.Errorf("custody: read card: %w", err)
+	}
+	if n != pan.RecordSize {
+		slot.Release()
+		return fmt.Errorf("custody: the HSM returned %d bytes for a record of %d", n, pan.RecordSize)
+	}
+	borrowed, err := pan.FromRecord(slot)
+	if err != nil {
+		return err
+	}
+	defer borrowed.Release()
+	return use(borrowed)
+}
+
+func (s *Store) forget(ref pci.CardRef) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.cards, ref)
+}
+
+// lender shows the store to the packages of pci; see package lend.
+type lender struct{ s *Store }
+
+func (l lender) Hold(ctx context.Context, card *pan.Card, binding string) (pci.CardRef, error) {
+	return l.s.hold(ctx, card, binding)
+}
+
+func (l lender) Lend(ctx context.Context, ref pci.CardRef, binding string, use func(*pan.Card) error) error {
+	return l.s.lend(ctx, ref, binding, use)
+}

@@ -1,0 +1,287 @@
+// Package threeds is the 3DS Server of EMV 3-D Secure 2.2.0: browser channel (deviceChannel 02), payment
+// authentication (messageCategory 01).
+//
+// [Server.Authenticate] asks the directory server (AReq/ARes) and says what may follow. Where the issuer wants to
+// see the shopper, it returns a [pci.Challenge] for the browser, and the verdict comes later from the directory
+// server as an RReq, to [Server.ResultsHandler]. [Server.Run] keeps the card ranges of the directory server
+// (PReq/PRes). Messages carry the standard's names; section and table numbers in this package are those of "EMV 3-D
+// Secure Protocol and Core Functions Specification" 2.2.0.
+//
+// # What is promised
+//
+// The PAN goes from custody to the wire through locked memory: it is in no string, in no buffer of the JSON
+// encoder, and, with [Transport], in none of net/http. A CVV is never read. An answer that echoes the PAN is masked
+// before it is parsed. What cannot be understood never authenticates anybody: the outcome is
+// [pci.AuthenticationDown] or [pci.AuthenticationNo]. What comes through the browser (CRes) is evidence only.
+//
+// # What is not
+//
+// Open challenges are in memory: after a restart the directory server's RReq is answered with error 301, and the
+// payment has to expire or be authenticated again. The 3DS Method is not run, so threeDSCompInd is N or U.
+// Versions other than 2.2.0, the app channel, 3RI and decoupled authentication are not spoken.
+package threeds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/finterra/finpay/pci"
+	"github.com/finterra/finpay/pci/custody"
+	"github.com/finterra/finpay/pci/internal/lend"
+	"github.com/finterra/finpay/pci/internal/pan"
+)
+
+// MessageVersion is the version of the protocol that this package speaks.
+const MessageVersion = "2.2.0"
+
+// Policy says what to do with a card that is in no range of the directory server.
+type Policy string
+
+// Policies for unknown ranges.
+const (
+	Proceed Policy = "proceed" // the outcome is [pci.NotEnrolled]: authorize without 3-D Secure
+	Refuse  Policy = "refuse"  // the outcome is [pci.AuthenticationNo]
+)
+
+// Defaults of [Config].
+const (
+	DefaultAuthenticationTimeout = 10 * time.Second
+	DefaultRangesTimeout         = time.Minute
+	DefaultChallengeTimeout      = 15 * time.Minute
+	DefaultRefresh               = time.Hour
+	DefaultChallenges            = 10_000
+	DefaultChallengeWindowSize   = "05" // full screen
+)
+
+// Timeouts bounds how long the server waits. Zero means the default.
+type Timeouts struct {
+	Authentication time.Duration // for an ARes, connection included
+	Ranges         time.Duration // for a PRes, which may be large
+	Challenge      time.Duration // for the RReq after an ARes with transStatus C
+	Refresh        time.Duration // between two refreshes of the card ranges
+}
+
+// Config is what a [Server] needs to know.
+type Config struct {
+	// DirectoryServer is the https URL that AReq, PReq and Erro messages are posted to.
+	DirectoryServer string
+	// Client speaks mutual TLS with the directory server. Its transport should be a [Transport]: the one of
+	// net/http keeps the last request, digits included, in its write buffer. Redirects are not followed.
+	Client *http.Client
+	// ResultsURL is threeDSServerURL: where the directory server reaches [Server.ResultsHandler]. https.
+	ResultsURL string
+	// ServerRefNumber is threeDSServerRefNumber, given by EMVCo; 1 to 32 characters.
+	ServerRefNumber string
+	// OperatorID is threeDSServerOperatorID, given by the directory server; at most 32 characters, may be empty.
+	OperatorID string
+	Timeouts   Timeouts
+	// UnknownRange is [Proceed] when empty.
+	UnknownRange Policy
+	// ChallengeWindowSize is 01 (250x400) to 05 (full screen), as in table A.1.
+	ChallengeWindowSize string
+	// Challenges is how many challenges may be open at once; more get [pci.ErrFull].
+	Challenges int
+	// AllowHTTP lets a trial's ACS have an http URL. Never set it where real cards are.
+	AllowHTTP bool
+	Now       func() time.Time // nil means [time.Now]
+}
+
+// Server is a 3DS Server. It is safe for concurrent use.
+type Server struct {
+	cfg        Config
+	client     *http.Client
+	cards      lend.Custody
+	ranges     atomic.Pointer[rangeTable] // nil until a first PRes was accepted
+	refreshing sync.Mutex
+	challenges *challenges
+}
+
+// New checks cfg and returns a server that takes its cards from cards. Its owner runs [Server.Run].
+func New(cfg Config, cards *custody.Store) (*Server, error) {
+	return newServer(cfg, lend.OfCustody(cards))
+}
+
+func newServer(cfg Config, cards lend.Custody) (*Server, error) {
+	cfg.applyDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	// A redirect would make the client repeat the message elsewhere, or turn it into a GET.
+	client := *cfg.Client
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Server{cfg: cfg, client: &client, cards: cards, challenges: newChallenges(cfg.Challenges, cfg.Now)}, nil
+}
+
+func (c *Config) applyDefaults() {
+	orDuration := func(d *time.Duration, value time.Duration) {
+		if *d == 0 {
+			*d = value
+		}
+	}
+	orDuration(&c.Timeouts.Authentication, DefaultAuthenticationTimeout)
+	orDuration(&c.Timeouts.Ranges, DefaultRangesTimeout)
+	orDuration(&c.Timeouts.Challenge, DefaultChallengeTimeout)
+	orDuration(&c.Timeouts.Refresh, DefaultRefresh)
+	if c.UnknownRange == "" {
+		c.UnknownRange = Proceed
+	}
+	if c.ChallengeWindowSize == "" {
+		c.ChallengeWindowSize = DefaultChallengeWindowSize
+	}
+	if c.Challenges == 0 {
+		c.Challenges = DefaultChallenges
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+}
+
+func (c *Config) check() error {
+	if c.Client == nil {
+		return errors.New("threeds: an HTTP client for the directory server is missing")
+	}
+	if err := checkURL(c.DirectoryServer, false); err != nil {
+		return fmt.Errorf("threeds: directory server URL: %w", err)
+	}
+	if err := checkURL(c.ResultsURL, false); err != nil {
+		return fmt.Errorf("threeds: results URL: %w", err)
+	}
+	if n := len(c.ServerRefNumber); n < 1 || n > 32 {
+		return errors.New("threeds: the 3DS Server reference number has 1 to 32 characters")
+	}
+	if len(c.OperatorID) > 32 {
+		return errors.New("threeds: the 3DS Server operator id has at most 32 characters")
+	}
+	if c.UnknownRange != Proceed && c.UnknownRange != Refuse {
+		return fmt.Errorf("threeds: unknown range policy %q is neither %q nor %q", c.UnknownRange, Proceed, Refuse)
+	}
+	if s := c.ChallengeWindowSize; len(s) != 2 || s < "01" || s > "05" {
+		return fmt.Errorf("threeds: challenge window size %q is not 01 to 05", s)
+	}
+	return nil
+}
+
+// checkURL wants an absolute https URL of at most 2,048 characters.
+func checkURL(s string, allowHTTP bool) error {
+	u, err := url.Parse(s)
+	if err != nil || u.Host == "" || u.User != nil || len(s) > 2048 {
+		return errors.New("not an absolute URL")
+	}
+	if u.Scheme != "https" && (!allowHTTP || u.Scheme != "http") {
+		return errors.New("not an https URL")
+	}
+	return nil
+}
+
+// Authenticate asks for a payment authentication. Whatever the directory server does gives an outcome and no
+// error; errors are [pci.ErrGone], [pci.ErrUnavailable], [pci.ErrFull] and [*IncompleteError], and then nothing
+// was sent.
+func (s *Server) Authenticate(ctx context.Context, req pci.AuthenticationRequest) (pci.Authentication, error) {
+	if !s.challenges.reserve() {
+		return pci.Authentication{}, fmt.Errorf("threeds: too many open challenges: %w", pci.ErrFull)
+	}
+	defer s.challenges.unreserve()
+
+	areq, err := s.newAReq(req)
+	if err != nil {
+		return pci.Authentication{}, err
+	}
+	message, found, err := s.compose(ctx, req, areq)
+	if err != nil {
+		return pci.Authentication{}, fmt.Errorf("threeds: authenticate %s: %w", req.Payment, err)
+	}
+	if message == nil {
+		return s.withoutDirectory(ctx, req.Payment, found), nil
+	}
+	defer message.wipe()
+	return s.ask(ctx, req.Payment, areq.ThreeDSServerTransID, message), nil
+}
+
+// compose borrows the card, looks its range up and writes the AReq. The message is nil where none is to be sent.
+func (s *Server) compose(ctx context.Context, req pci.AuthenticationRequest, areq *areq) (*message, enrolment, error) {
+	var (
+		m     *message
+		found enrolment
+	)
+	err := s.cards.Lend(ctx, req.Card, req.Payment, func(card *pan.Card) error {
+		found = s.lookUp(card)
+		if found.status == outsideRanges || found.status == otherVersion {
+			return nil
+		}
+		areq.ThreeDSCompInd = found.compInd()
+		areq.CardExpiryDate = card.Expiry().YYMM()
+		var err error
+		m, err = newMessage(areq, card)
+		return err
+	})
+	if err != nil && m != nil {
+		m.wipe()
+		m = nil
+	}
+	return m, found, err
+}
+
+func (s *Server) withoutDirectory(ctx context.Context, payment string, found enrolment) pci.Authentication {
+	if found.status == otherVersion {
+		slog.WarnContext(ctx, "the card's range does not speak EMV 3DS "+MessageVersion, "payment", payment)
+		return pci.Authentication{Outcome: pci.AuthenticationDown}
+	}
+	if s.cfg.UnknownRange == Refuse {
+		return pci.Authentication{Outcome: pci.AuthenticationNo}
+	}
+	return pci.Authentication{Outcome: pci.NotEnrolled}
+}
+
+// ask sends the AReq and judges the answer.
+func (s *Server) ask(ctx context.Context, payment, serverTransID string, m *message) pci.Authentication {
+	down := pci.Authentication{Outcome: pci.AuthenticationDown, Version: MessageVersion, ServerTransID: serverTransID}
+	sending, cancel := context.WithTimeout(ctx, s.cfg.Timeouts.Authentication)
+	defer cancel()
+	answer := make([]byte, maxAnswer)
+	defer clear(answer)
+	n, err := s.post(sending, m.body(), int64(m.length), answer)
+	m.mask(answer) // even a failed answer, before anyone reads it
+	if err != nil {
+		slog.ErrorContext(ctx, "the directory server gave no usable answer to an AReq", "payment", payment, "error", err)
+		return down
+	}
+	result, err := parseARes(answer[:n], serverTransID)
+	if err != nil {
+		slog.ErrorContext(ctx, "the directory server's ARes is not usable", "payment", payment, "error", err)
+		s.reportFault(ctx, err, messageARes, result.identifiers)
+		if refuses(answer[:n]) {
+			down.Outcome = pci.AuthenticationNo
+		}
+		return down
+	}
+	return s.conclude(ctx, payment, result)
+}
+
+// conclude turns a valid ARes into an outcome, and remembers a challenge.
+func (s *Server) conclude(ctx context.Context, payment string, a ares) pci.Authentication {
+	auth := a.verdict(ctx, payment)
+	if auth.Outcome != pci.ChallengeRequired {
+		return auth
+	}
+	if err := checkURL(a.ACSURL, s.cfg.AllowHTTP); err != nil {
+		slog.ErrorContext(ctx, "the ACS's URL is refused", "payment", payment, "error", err)
+		s.reportFault(ctx, &fault{code: codeFormat, detail: "acsURL"}, messageARes, a.identifiers)
+		auth.Outcome = pci.AuthenticationDown
+		return auth
+	}
+	auth.Challenge = &pci.Challenge{ACSURL: a.ACSURL, CReq: encodeCReq(a, s.cfg.ChallengeWindowSize)}
+	s.challenges.open(payment, a.identifiers, s.cfg.Now().Add(s.cfg.Timeouts.Challenge))
+	return auth
+}
+
+// newTransID returns an id in the canonical form of RFC 4122, as table A.1 asks for.
+func newTransID() string { return uuid.NewString() }
