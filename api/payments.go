@@ -1,0 +1,110 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/gorilla/mux"
+
+	"github.com/finterra/finpay/api/checkout"
+)
+
+// maxID is the longest payment id or checkout session that is looked up, in bytes.
+const maxID = 128
+
+func (s *server) createPayment(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	key, err := idempotencyKey(r.Header)
+	if err != nil {
+		return err
+	}
+	if _, err := readQuery(r); err != nil {
+		return ErrUnknownField.With("This route takes no query.")
+	}
+	var request CreatePayment
+	if err := readJSON(w, r, &request); err != nil {
+		return err
+	}
+	request, err = request.normalize()
+	if err != nil {
+		return err
+	}
+	payment, err := s.cfg.Payments.Create(r.Context(), caller, request, key)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/v1/payments/"+payment.ID)
+	return writeJSON(w, http.StatusCreated, payment)
+}
+
+func (s *server) listPayments(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	query, err := listQuery(r)
+	if err != nil {
+		return err
+	}
+	list, err := s.cfg.Payments.List(r.Context(), caller, query)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
+func (s *server) getPayment(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	id, err := paymentID(r)
+	if err != nil {
+		return err
+	}
+	payment, err := s.cfg.Payments.Get(r.Context(), caller, id)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, payment)
+}
+
+func (s *server) getReceipt(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	id, err := paymentID(r)
+	if err != nil {
+		return err
+	}
+	receipt, err := s.cfg.Payments.Receipt(r.Context(), caller, id)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, receipt)
+}
+
+// paymentID returns the id in the path. What cannot be one is not looked up.
+func paymentID(r *http.Request) (string, error) {
+	id := mux.Vars(r)["id"]
+	if len(id) > maxID || !isName(id) {
+		return "", ErrNotFound
+	}
+	return id, nil
+}
+
+// getCheckpoint serves the newest checkpoint; C2SP tlog-tiles wants it as text that is not cached.
+func (s *server) getCheckpoint(w http.ResponseWriter, r *http.Request) error {
+	checkpoint, err := s.cfg.Log.Checkpoint(r.Context())
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = w.Write(checkpoint)
+	return nil
+}
+
+func getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
+	w.Header().Set("Content-Type", "application/yaml") // RFC 9512
+	w.Header().Set("Cache-Control", "no-cache")
+	_, _ = w.Write(openAPI)
+	return nil
+}
+
+func getAsset(w http.ResponseWriter, r *http.Request) error {
+	body, mediaType, ok := checkout.Asset(mux.Vars(r)["file"])
+	if !ok {
+		return ErrNotFound
+	}
+	w.Header().Set("Content-Type", mediaType)
+	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable") // its name carries its hash
+	_, _ = w.Write(body)
+	return nil
+}

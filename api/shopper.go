@@ -1,0 +1,231 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"mime"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/finterra/finpay/api/checkout"
+	"github.com/finterra/finpay/pci"
+)
+
+// patience is how long a shopper's browser is kept waiting before it is shown the page that waits.
+const patience = 25 * time.Second
+
+// maxBrowserField bounds what a browser says of itself (EMV 3DS browserAcceptHeader and browserUserAgent), in bytes.
+const maxBrowserField = 2048
+
+func (s *server) showCheckout(w http.ResponseWriter, r *http.Request) error {
+	view, err := s.view(r)
+	if err != nil {
+		return err
+	}
+	return s.showView(w, r, view)
+}
+
+// payCheckout takes a card. The body is read by [Cards] alone, and only where a card can be used: in any other state
+// the shopper is shown where the payment stands.
+func (s *server) payCheckout(w http.ResponseWriter, r *http.Request) error {
+	forgetForm(w)
+	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || mediaType != "application/x-www-form-urlencoded" {
+		return ErrMediaType
+	}
+	view, err := s.view(r)
+	if err != nil {
+		return err
+	}
+	if view.State != CheckoutPayable {
+		return s.moveOn(w, r, view)
+	}
+	card, entered, err := s.cfg.Cards.Take(r, view.PaymentID)
+	if err != nil {
+		return s.askAgain(w, r, view, err)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	after, err := s.cfg.Checkout.Pay(ctx, session(r), card, entered, browserOf(r))
+	if err != nil && ctx.Err() == nil {
+		return s.askAgain(w, r, view, err)
+	}
+	if err != nil {
+		after = CheckoutView{State: CheckoutProcessing}
+	}
+	return s.moveOn(w, r, after)
+}
+
+// askAgain shows the form with what is wrong beside its fields. Any other error passes.
+func (s *server) askAgain(w http.ResponseWriter, r *http.Request, view CheckoutView, err error) error {
+	wrong, ok := errors.AsType[pci.CardErrors](err)
+	if one, is := errors.AsType[*pci.CardError](err); is && !ok { // found when the card was tokenized
+		wrong, ok = pci.CardErrors{one}, true
+	}
+	if !ok {
+		return err
+	}
+	page := pageOf(r, view)
+	page.Errors = wrong
+	return page.Write(w, http.StatusUnprocessableEntity)
+}
+
+// forgetForm makes the browser drop the page that the shopper leaves. Chromium keeps even a no-store page in memory,
+// typed card and all, and shows it when the shopper goes back, unless one of the site's cookies has changed since. The
+// cookie means nothing and is never read.
+func forgetForm(w http.ResponseWriter) {
+	http.SetCookie(w, &http.Cookie{Name: "__Host-left", Value: rand.Text(), Path: "/", MaxAge: 60, Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+}
+
+// returnFromChallenge takes the shopper back from the issuer. The cres that the browser brings is not read: anyone
+// could write one. What counts is the result that the issuer sends to the appliance.
+func (s *server) returnFromChallenge(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.view(r); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	view, err := s.cfg.Checkout.Await(ctx, session(r))
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	if err != nil {
+		view = CheckoutView{State: CheckoutProcessing}
+	}
+	return s.moveOn(w, r, view)
+}
+
+// view returns the payment of the session in the path.
+func (s *server) view(r *http.Request) (CheckoutView, error) {
+	secret := session(r)
+	if len(secret) > maxID || !isName(secret) {
+		return CheckoutView{}, ErrNoSession
+	}
+	return s.cfg.Checkout.View(r.Context(), secret)
+}
+
+func session(r *http.Request) string { return mux.Vars(r)["session"] }
+
+// pathOf returns the path of the shopper's page, empty where the request's path holds no session.
+func pathOf(r *http.Request) string {
+	secret := session(r)
+	if !isName(secret) {
+		return ""
+	}
+	return "/checkout/" + secret
+}
+
+// moveOn answers a POST, so that no reload repeats it: to the shop when the payment is paid, else to the page.
+func (s *server) moveOn(w http.ResponseWriter, r *http.Request, view CheckoutView) error {
+	if target, ok := leaveFor(view); ok {
+		return seeOther(w, target)
+	}
+	target := pathOf(r)
+	if lang := checkout.Asked(r); lang != "" {
+		target += "?lang=" + lang
+	}
+	return seeOther(w, target)
+}
+
+// showView answers a GET.
+func (s *server) showView(w http.ResponseWriter, r *http.Request, view CheckoutView) error {
+	if target, ok := leaveFor(view); ok {
+		return seeOther(w, target)
+	}
+	page := pageOf(r, view)
+	if page.Kind == checkout.Challenge && page.ACSSite == "" {
+		return errors.New("a challenge without an address to go to")
+	}
+	status := http.StatusOK
+	if page.Kind == checkout.Expired {
+		status = http.StatusGone
+	}
+	return page.Write(w, status)
+}
+
+// leaveFor returns the shop's address for a payment that is paid. Without ReturnOrigin the page before could not
+// allow the redirect, and the browser would stop it; then the shopper takes the page's link.
+func leaveFor(view CheckoutView) (string, bool) {
+	if view.State != CheckoutPaid || view.ReturnOrigin == "" || siteOf(view.ReturnURL) == "" {
+		return "", false
+	}
+	return view.ReturnURL, true
+}
+
+// seeOther redirects a browser with GET, without a body that would repeat the address.
+func seeOther(w http.ResponseWriter, target string) error {
+	w.Header().Set("Location", target)
+	w.WriteHeader(http.StatusSeeOther)
+	return nil
+}
+
+// kinds are the pages of the states.
+var kinds = map[CheckoutState]checkout.Kind{
+	CheckoutPayable: checkout.Payable, CheckoutChallenge: checkout.Challenge, CheckoutProcessing: checkout.Processing,
+	CheckoutPaid: checkout.Paid, CheckoutUncertain: checkout.Uncertain, CheckoutFailed: checkout.Failed, CheckoutExpired: checkout.Expired,
+}
+
+func pageOf(r *http.Request, view CheckoutView) checkout.Page {
+	page := checkout.Page{
+		Kind: kinds[view.State], Language: checkout.Choose(r), Path: pathOf(r), Merchant: view.MerchantName, Reference: view.Reference,
+		Amount: view.Amount, Decline: string(view.Decline), ReturnSite: siteOf(view.ReturnOrigin),
+	}
+	if site := siteOf(view.ReturnURL); site != "" {
+		page.ReturnURL = view.ReturnURL
+		if page.ReturnSite == "" {
+			page.ReturnSite = site
+		}
+	}
+	if view.Challenge != nil {
+		page.ACSURL, page.ACSSite, page.CReq = view.Challenge.ACSURL, siteOf(view.Challenge.ACSURL), view.Challenge.CReq
+	}
+	return page
+}
+
+// troubles are the pages of problems; what is not here is [checkout.Broken].
+var troubles = map[string]checkout.Kind{
+	ErrNoSession.Code: checkout.Unknown, ErrNotFound.Code: checkout.Unknown, ErrUnavailable.Code: checkout.Busy,
+	ErrRateLimit.Code: checkout.Busy, ErrMalformed.Code: checkout.Unreadable, ErrTooLarge.Code: checkout.Unreadable,
+	ErrMediaType.Code: checkout.Unreadable, ErrMethod.Code: checkout.Unreadable,
+}
+
+// refuseShopper shows a problem as a page.
+func (s *server) refuseShopper(w http.ResponseWriter, r *http.Request, p *Problem) {
+	kind, ok := troubles[p.Code]
+	if !ok {
+		kind = checkout.Broken
+	}
+	p.setRetryAfter(w.Header())
+	page := checkout.Page{Kind: kind, Language: checkout.Choose(r), Path: pathOf(r)}
+	if err := page.Write(w, p.Status); err != nil {
+		s.cfg.Logger.ErrorContext(r.Context(), "no page", "request_id", exchangeOf(r).id, "error", err)
+		WriteProblem(w, p)
+	}
+}
+
+// browserOf is what the headers tell of the browser. No script runs, so the rest is not known.
+func browserOf(r *http.Request) pci.Browser {
+	language, _, _ := strings.Cut(r.Header.Get("Accept-Language"), ",")
+	language, _, _ = strings.Cut(language, ";")
+	if language = strings.TrimSpace(language); language == "*" || !isName(language) || len(language) > 35 { // RFC 5646 section 4.4.1
+		language = ""
+	}
+	return pci.Browser{
+		AcceptHeader: head(r.Header.Get("Accept")), UserAgent: head(r.UserAgent()), IP: originOf(r), Language: language,
+	}
+}
+
+// head cuts what a browser says of itself to what EMV 3DS takes: its first 2048 bytes, all printable ASCII.
+func head(s string) string {
+	s = s[:min(len(s), maxBrowserField)]
+	return strings.Map(func(c rune) rune {
+		if c < ' ' || c > '~' {
+			return -1
+		}
+		return c
+	}, s)
+}

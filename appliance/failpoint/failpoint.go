@@ -1,0 +1,5 @@
+// Package failpoint marks the places at which a test may kill the process, to see what the next one makes of it.
+//
+// In an ordinary build [Here] does nothing. With the build tag failpoints, the process kills itself with SIGKILL at the
+// place that the variable FINPAY_FAILPOINT names: as a power cut would, nothing is flushed and no defer runs.
+package failpoint

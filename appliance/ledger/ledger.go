@@ -1,0 +1,389 @@
+// Package ledger is the signed, append-only record, and the only way to commit a change.
+//
+// A change is a function that writes rows and records entries. Whatever waits when the committer comes free is one
+// group: the entries become leaves of a Merkle tree (RFC 6962 hashing), the new tree head is signed in the HSM as
+// a checkpoint (C2SP tlog-checkpoint), and rows, entries and checkpoint commit in one transaction.
+//
+// # What is promised
+//
+//   - Only signed entries commit: if signing or COMMIT fails, all of the group rolls back and every caller gets an error.
+//   - A row that entries must cover cannot be written without one.
+//   - A unit that fails leaves nothing behind and does not sink its neighbours.
+//   - No tree is signed twice, and a checkpoint that did not commit is shown to nobody.
+//   - Each answer is held until COMMIT, errors too: a unit may have read a neighbour's rows.
+//
+// # What is not
+//
+// An old copy of the whole database, put back, is not noticed from inside.
+package ledger
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/transparency-dev/formats/log"
+	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/finterra/finpay/appliance/store"
+)
+
+// Errors of this package.
+var (
+	// ErrUnavailable means that nothing can be committed now, because the HSM does not sign, the database is
+	// locked or the disk is full. Nothing was changed.
+	ErrUnavailable = errors.New("ledger: cannot commit now")
+	// ErrDamaged means that the log does not agree with its own signed head.
+	ErrDamaged = errors.New("ledger: the log does not match its signed checkpoint")
+	// ErrUncovered means that a unit wrote rows without recording an entry.
+	ErrUncovered = errors.New("ledger: rows were written without an entry")
+)
+
+// maxGroup bounds the units of one transaction, and so the time for which a caller waits for its neighbours.
+const maxGroup = 512
+
+// maxEntry is the largest entry in bytes: tlog-tiles gives an entry's length two bytes.
+const maxEntry = 1<<16 - 1
+
+// Config of a [Ledger].
+type Config struct {
+	Origin string        // the log's name, as in checkpoints
+	Node   string        // this appliance's name, as in entries
+	Signer crypto.Signer // ECDSA P-256; signs checkpoints and nothing else
+	// Witnessable signs what is published a second time, with Ed25519, which public witnesses require. It may be nil:
+	// then the log cannot be witnessed.
+	Witnessable crypto.Signer
+	Now         func() time.Time
+	Log         *slog.Logger
+}
+
+// Ledger is an open log. It is safe for concurrent use.
+type Ledger struct {
+	cfg   Config
+	store *store.Store
+	note  signer
+	vkey  string
+
+	queue chan *unit
+	done  chan struct{}
+	stop  chan struct{}
+	once  sync.Once
+
+	head tree // of the committer alone, after Open
+
+	publish   sync.Mutex
+	published []byte // the newest checkpoint with both signatures
+}
+
+// unit is one change, waiting for its group.
+type unit struct {
+	apply  func(*Tx) error
+	result chan result
+}
+
+type result struct {
+	receipt Receipt
+	err     error
+}
+
+// Receipt says where a change stands in the log.
+type Receipt struct {
+	Indexes    []int64 // of the entries, in the order in which they were recorded
+	Size       int64   // of the tree that covers them
+	Checkpoint []byte  // signed note
+}
+
+// Tx is a change under construction.
+type Tx struct {
+	*store.Tx
+	entries []Entry
+}
+
+// Record adds an entry. It covers the rows written since the last one.
+func (tx *Tx) Record(e Entry) {
+	if touched := tx.Touched(); len(touched) > 0 {
+		e.Rows = touched
+	}
+	tx.entries = append(tx.entries, e)
+}
+
+// Open verifies the log's own tail against its signed head and starts the committer. The caller ends it with
+// [Ledger.Close].
+func Open(ctx context.Context, s *store.Store, cfg Config) (*Ledger, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	l := &Ledger{cfg: cfg, store: s, queue: make(chan *unit, maxGroup), done: make(chan struct{}), stop: make(chan struct{})}
+	public, ok := cfg.Signer.Public().(*ecdsa.PublicKey)
+	if !ok {
+		return nil, errors.New("ledger: the signing key is not ECDSA")
+	}
+	var err error
+	if l.vkey, err = VerifierKey(cfg.Origin, public); err != nil {
+		return nil, err
+	}
+	l.note = newSigner(cfg.Origin, cfg.Signer, l.vkey)
+	if l.head, err = l.verifiedHead(ctx); err != nil {
+		return nil, err
+	}
+	go l.run()
+	return l, nil
+}
+
+// Close waits for the group under way and ends the committer. Units that still wait get [ErrUnavailable].
+func (l *Ledger) Close() {
+	l.once.Do(func() { close(l.stop) })
+	<-l.done
+}
+
+// VerifierKey returns the log's public key in note form: name+hash+base64(0x02 ‖ SubjectPublicKeyInfo), where the
+// hash is the first four bytes of SHA-256 over the SubjectPublicKeyInfo (C2SP signed-note, type 0x02).
+func (l *Ledger) VerifierKey() string { return l.vkey }
+
+// WitnessKey returns the public key of the Ed25519 signature on published checkpoints, in note form (C2SP signed-note,
+// type 0x01); empty where there is none.
+func (l *Ledger) WitnessKey() string {
+	if l.cfg.Witnessable == nil {
+		return ""
+	}
+	public, ok := l.cfg.Witnessable.Public().(ed25519.PublicKey)
+	if !ok {
+		return ""
+	}
+	key, err := note.NewEd25519VerifierKey(l.cfg.Origin, public)
+	if err != nil {
+		return ""
+	}
+	return key
+}
+
+// Origin returns the log's name.
+func (l *Ledger) Origin() string { return l.cfg.Origin }
+
+// Commit runs apply within the next group and returns when the group is durable and signed. apply runs once, alone
+// among units; it must do no I/O beside tx, and must not call the HSM. ctx bounds the wait for a place in a group
+// only: once apply may have run, the outcome is waited for.
+func (l *Ledger) Commit(ctx context.Context, apply func(tx *Tx) error) (Receipt, error) {
+	u := &unit{apply: apply, result: make(chan result, 1)}
+	select {
+	case l.queue <- u:
+	case <-ctx.Done():
+		return Receipt{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	case <-l.stop:
+		return Receipt{}, fmt.Errorf("%w: shutting down", ErrUnavailable)
+	}
+	select {
+	case r := <-u.result:
+		return r.receipt, r.err
+	case <-l.done:
+		select { // the last group may have answered
+		case r := <-u.result:
+			return r.receipt, r.err
+		default:
+			return Receipt{}, fmt.Errorf("%w: shutting down", ErrUnavailable)
+		}
+	}
+}
+
+func (l *Ledger) run() {
+	defer close(l.done)
+	for {
+		select {
+		case <-l.stop:
+			return
+		case first := <-l.queue:
+			group := []*unit{first}
+			for len(group) < maxGroup {
+				select {
+				case u := <-l.queue:
+					group = append(group, u)
+					continue
+				default:
+				}
+				break
+			}
+			l.commit(group)
+		}
+	}
+}
+
+// commit takes one group through one transaction and answers all of it.
+func (l *Ledger) commit(group []*unit) {
+	results, head, err := l.attempt(group)
+	if err != nil {
+		l.cfg.Log.Error("a group of changes was rolled back", "units", len(group), "error", err)
+		for _, u := range group {
+			u.result <- result{err: err}
+		}
+		return
+	}
+	l.head = head
+	for i, u := range group {
+		u.result <- results[i]
+	}
+}
+
+func (l *Ledger) attempt(group []*unit) (results []result, head tree, err error) {
+	rows, err := l.store.Begin()
+	if err != nil {
+		return nil, head, unavailable(err)
+	}
+	committed := false
+	defer func() {
+		if !committed {
+			err = errors.Join(err, rows.Rollback())
+		}
+	}()
+	results = make([]result, len(group))
+	head = l.head.clone()
+	for i, u := range group {
+		results[i].receipt.Indexes, results[i].err = l.apply(rows, u, &head)
+		if !rows.Open() {
+			return nil, head, fmt.Errorf("%w: SQLite rolled the transaction back: %w", ErrUnavailable, results[i].err)
+		}
+	}
+	checkpoint := []byte(nil)
+	if head.size > l.head.size {
+		if checkpoint, err = l.sign(head); err != nil {
+			return nil, head, fmt.Errorf("%w: sign checkpoint: %w", ErrUnavailable, err)
+		}
+		if err = rows.PutLedgerCheckpoint(head.size, checkpoint); err != nil {
+			return nil, head, unavailable(err)
+		}
+	}
+	if err = rows.Commit(); err != nil {
+		if !l.landed(rows, head.size, checkpoint) {
+			return nil, head, unavailable(err)
+		}
+		if err = rows.Committed(); err != nil {
+			return nil, head, err
+		}
+	}
+	committed = true
+	for i := range results {
+		results[i].receipt.Size, results[i].receipt.Checkpoint = head.size, checkpoint
+	}
+	return results, head, nil
+}
+
+// landed finds out whether a COMMIT that reported an error has happened all the same: signing another tree of the
+// same size would be a fork.
+func (l *Ledger) landed(rows *store.Tx, size int64, checkpoint []byte) bool {
+	if checkpoint == nil || rows.Open() {
+		return false
+	}
+	got, note, err := rows.LedgerCheckpoint()
+	return err == nil && got == size && string(note) == string(checkpoint)
+}
+
+// apply runs one unit in its own savepoint and appends its entries.
+func (l *Ledger) apply(rows *store.Tx, u *unit, head *tree) (indexes []int64, err error) {
+	if err := rows.Exec("SAVEPOINT unit"); err != nil {
+		return nil, unavailable(err)
+	}
+	before, mark := head.clone(), rows.Mark()
+	defer func() {
+		if err == nil {
+			err = rows.Exec("RELEASE unit")
+		}
+		if err != nil {
+			*head = before
+			rows.Rewind(mark)
+			if rows.Open() {
+				err = errors.Join(err, rows.Exec("ROLLBACK TO unit"), rows.Exec("RELEASE unit"))
+			}
+		}
+	}()
+	tx := &Tx{Tx: rows}
+	if err := protect(u.apply, tx); err != nil {
+		return nil, unavailable(err)
+	}
+	if len(rows.Touched()) > 0 {
+		return nil, ErrUncovered
+	}
+	for _, e := range tx.entries {
+		index, err := l.append(rows, e, head)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		indexes = append(indexes, index)
+	}
+	return indexes, nil
+}
+
+// protect turns a panic of a unit into its error: the committer serves everybody.
+func protect(apply func(*Tx) error, tx *Tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("ledger: a change panicked: %v", p)
+		}
+	}()
+	return apply(tx)
+}
+
+func (l *Ledger) append(rows *store.Tx, e Entry, head *tree) (int64, error) {
+	e.Version, e.Sequence, e.Node = entryVersion, head.size, l.cfg.Node
+	e.Time = l.cfg.Now().UTC().Format(time.RFC3339Nano)
+	text, err := e.canonical()
+	if err != nil {
+		return 0, err
+	}
+	leaf := tlog.RecordHash(text)
+	if err := rows.PutLedgerEntry(store.LedgerEntry{Index: head.size, Leaf: leaf[:], Entry: text}); err != nil {
+		return 0, err
+	}
+	return e.Sequence, head.push(leaf, func(level int, index int64, hash tlog.Hash) error {
+		return rows.PutLedgerNode(level, index, hash[:])
+	})
+}
+
+// sign makes the checkpoint of a tree. ECDSA is randomised: one tree is signed once, and the note is stored.
+func (l *Ledger) sign(head tree) ([]byte, error) {
+	root := head.root()
+	text := log.Checkpoint{Origin: l.cfg.Origin, Size: uint64(head.size), Hash: root[:]}.Marshal()
+	return note.Sign(&note.Note{Text: string(text)}, l.note)
+}
+
+// verifiedHead rebuilds the tree's right edge from the stored hashes and holds it against the signed checkpoint.
+func (l *Ledger) verifiedHead(ctx context.Context) (tree, error) {
+	read := l.store.Read(ctx)
+	size, err := read.LedgerSize()
+	if err != nil {
+		return tree{}, err
+	}
+	signed, text, err := read.LedgerCheckpoint()
+	if errors.Is(err, store.ErrNotFound) && size == 0 {
+		return tree{}, nil
+	}
+	if err != nil {
+		return tree{}, err
+	}
+	if signed != size {
+		return tree{}, fmt.Errorf("%w: %d entries, checkpoint of %d", ErrDamaged, size, signed)
+	}
+	head, err := treeFrom(size, Hashes(read))
+	if err != nil {
+		return tree{}, err
+	}
+	checkpoint, err := OpenCheckpoint(text, l.cfg.Origin, l.vkey)
+	if err != nil {
+		return tree{}, err
+	}
+	if root := head.root(); string(checkpoint.Hash) != string(root[:]) {
+		return tree{}, fmt.Errorf("%w: another root at size %d", ErrDamaged, size)
+	}
+	return head, nil
+}
+
+// unavailable marks what went wrong between the units and the disk: nothing of the group was changed.
+func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }

@@ -1,0 +1,153 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/bits"
+
+	"github.com/transparency-dev/formats/proof"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/finterra/finpay/appliance/store"
+)
+
+// tileHeight is the height of a tile of C2SP tlog-tiles: complete subtrees of 256^level leaves are stored, and
+// what lies between is computed from at most 256 of them.
+const tileHeight = 8
+
+// tree is the right edge of a Merkle tree: the roots of its complete subtrees, largest first. It is all that is
+// needed to append and to know the root.
+type tree struct {
+	size  int64
+	roots []tlog.Hash
+}
+
+func (t tree) clone() tree { return tree{t.size, append([]tlog.Hash(nil), t.roots...)} }
+
+// push appends a leaf. keep is called for each subtree that is complete now and whose height is that of a tile.
+func (t *tree) push(leaf tlog.Hash, keep func(level int, index int64, hash tlog.Hash) error) error {
+	hash := leaf
+	for height := range bits.TrailingZeros64(^uint64(t.size)) {
+		last := len(t.roots) - 1
+		hash = tlog.NodeHash(t.roots[last], hash)
+		t.roots = t.roots[:last]
+		if (height+1)%tileHeight == 0 {
+			if err := keep((height+1)/tileHeight, t.size>>(height+1), hash); err != nil {
+				return err
+			}
+		}
+	}
+	t.roots = append(t.roots, hash)
+	t.size++
+	return nil
+}
+
+// root returns the tree head of RFC 6962, section 2.1.
+func (t tree) root() tlog.Hash {
+	if len(t.roots) == 0 {
+		hash, _ := tlog.TreeHash(0, nil)
+		return hash
+	}
+	hash := t.roots[len(t.roots)-1]
+	for i := len(t.roots) - 2; i >= 0; i-- {
+		hash = tlog.NodeHash(t.roots[i], hash)
+	}
+	return hash
+}
+
+// treeFrom reads the right edge of a stored tree.
+func treeFrom(size int64, hashes tlog.HashReader) (tree, error) {
+	t := tree{size: size}
+	var indexes []int64
+	for at, height := int64(0), 62; height >= 0; height-- {
+		if size&(1<<height) != 0 {
+			indexes = append(indexes, tlog.StoredHashIndex(height, at>>height))
+			at += 1 << height
+		}
+	}
+	roots, err := hashes.ReadHashes(indexes)
+	t.roots = roots
+	return t, err
+}
+
+// Hashes reads the hashes of a stored tree, in the numbering of [tlog.StoredHashIndex].
+func Hashes(read store.Queries) tlog.HashReader {
+	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		out := make([]tlog.Hash, len(indexes))
+		for i, index := range indexes {
+			level, n := tlog.SplitStoredHashIndex(index)
+			hash, err := subtree(read, level, n)
+			if err != nil {
+				return nil, err
+			}
+			out[i] = hash
+		}
+		return out, nil
+	})
+}
+
+// subtree returns the root of the n-th complete subtree of 2^height leaves, from the stored hashes below it.
+func subtree(read store.Queries, height int, n int64) (tlog.Hash, error) {
+	count := 1 << (height % tileHeight)
+	stored, err := read.LedgerHashes(height/tileHeight, n*int64(count), count)
+	if err != nil {
+		return tlog.Hash{}, err
+	}
+	if len(stored) != count {
+		return tlog.Hash{}, fmt.Errorf("%w: hashes are missing at height %d", ErrDamaged, height)
+	}
+	level := make([]tlog.Hash, count)
+	for i, raw := range stored {
+		if len(raw) != tlog.HashSize {
+			return tlog.Hash{}, fmt.Errorf("%w: a hash of %d bytes", ErrDamaged, len(raw))
+		}
+		copy(level[i][:], raw)
+	}
+	for len(level) > 1 {
+		for i := range len(level) / 2 {
+			level[i] = tlog.NodeHash(level[2*i], level[2*i+1])
+		}
+		level = level[:len(level)/2]
+	}
+	return level[0], nil
+}
+
+// Proven is an entry with its proof.
+type Proven struct {
+	Index int64
+	Entry []byte // canonical JSON
+	Proof []byte // C2SP tlog-proof: index, hashes, signed checkpoint
+}
+
+// EntriesOf returns every entry about a resource with its proof of inclusion under the newest checkpoint.
+func (l *Ledger) EntriesOf(ctx context.Context, resource string) ([]Proven, error) {
+	read := l.store.Read(ctx)
+	size, text, err := read.LedgerCheckpoint()
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	entries, err := read.LedgerEntriesOf(resource)
+	if err != nil {
+		return nil, err
+	}
+	var proven []Proven
+	for _, e := range entries {
+		if e.Index >= size {
+			break // committed since the checkpoint was read
+		}
+		hashes, err := tlog.ProveRecord(size, e.Index, Hashes(read))
+		if err != nil {
+			return nil, fmt.Errorf("prove entry %d: %w", e.Index, err)
+		}
+		p := proof.TLogProof{Index: uint64(e.Index), Checkpoint: text}
+		for _, h := range hashes {
+			p.Hashes = append(p.Hashes, h)
+		}
+		proven = append(proven, Proven{Index: e.Index, Entry: e.Entry, Proof: p.Marshal()})
+	}
+	return proven, nil
+}

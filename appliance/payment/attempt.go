@@ -1,0 +1,284 @@
+package payment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/failpoint"
+	"github.com/finterra/finpay/appliance/ledger"
+	"github.com/finterra/finpay/appliance/store"
+	"github.com/finterra/finpay/pci"
+)
+
+// challenge is an attempt that waits for the issuer's word. It lives in memory, like the card it is about: after
+// a restart both are gone and the shopper is asked again.
+type challenge struct {
+	issuer pci.Challenge
+	result chan pci.Authentication // room for the one result
+}
+
+var (
+	errChallengeTime = errors.New("payment: the shopper did not finish at the issuer in time")
+	errClosing       = errors.New("payment: shutting down")
+)
+
+func (s *Service) openChallenge(paymentID string) *challenge {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.challenges[paymentID]
+}
+
+func (s *Service) closeChallenge(paymentID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.challenges, paymentID)
+}
+
+// ChallengeDone takes the issuer's word on an open challenge, as it came from the directory server. It returns
+// once the result is with the attempt; the sale follows on its own. From then on the shopper who comes back waits.
+func (s *Service) ChallengeDone(_ context.Context, paymentID string, result pci.Authentication) error {
+	s.mu.Lock()
+	c := s.challenges[paymentID]
+	delete(s.challenges, paymentID)
+	s.mu.Unlock()
+	if c == nil {
+		return fmt.Errorf("payment %s waits for no challenge: %w", paymentID, pci.ErrGone)
+	}
+	failpoint.Here("after challenge")
+	c.result <- result
+	return nil
+}
+
+// run takes one attempt from the card's entry to its end. The card is destroyed on every way out.
+func (s *Service) run(ctx context.Context, p store.Payment, a store.Attempt, card pci.CardRef, entered pci.Entered, browser pci.Browser, notificationURL string) {
+	defer s.destroy(card)
+	m, customer, err := s.parties(ctx, p)
+	if err != nil {
+		s.abandon(ctx, p, a, api.ReasonTryAgain, err)
+		return
+	}
+	request := pci.AuthenticationRequest{Payment: p.ID, Card: card, Amount: p.Amount, Merchant: m.Profile, Browser: browser, NotificationURL: notificationURL,
+		Cardholder: pci.Cardholder{Name: entered.Name, Email: customer.Email, Phone: parsePhone(customer.Phone)}}
+	if request.Cardholder.Name == "" {
+		request.Cardholder.Name = customer.Name
+	}
+	failpoint.Here("before authentication")
+	result, err := s.cfg.ThreeDS.Authenticate(ctx, request)
+	failpoint.Here("after authentication")
+	if err != nil {
+		s.abandon(ctx, p, a, api.ReasonTryAgain, err) // nothing was sent
+		return
+	}
+	a.TransStatus, a.ServerTransID, a.DSTransID, a.ECI = result.TransStatus, result.ServerTransID, result.DSTransID, result.ECI
+	if result.Outcome == pci.ChallengeRequired {
+		result, err = s.challenge(ctx, p, &a, result)
+		if errors.Is(err, errChallengeTime) {
+			s.refuse(ctx, p, a, api.ReasonChallengeTimedOut)
+			return
+		}
+		if err != nil {
+			s.abandon(ctx, p, a, api.ReasonTryAgain, err)
+			return
+		}
+		a.TransStatus, a.ECI = result.TransStatus, result.ECI
+	}
+	if !s.mayAuthorize(result.Outcome) {
+		s.refuse(ctx, p, a, api.ReasonNotAuthenticated)
+		return
+	}
+	s.sell(ctx, p, a, card, m, result)
+}
+
+func (s *Service) parties(ctx context.Context, p store.Payment) (store.Merchant, store.Customer, error) {
+	read := s.cfg.Store.Read(ctx)
+	m, err := read.Merchant(p.MerchantID)
+	if err != nil {
+		return m, store.Customer{}, err
+	}
+	customer, err := read.Customer(p.ID)
+	if errors.Is(err, store.ErrNotFound) {
+		err = nil
+	}
+	return m, customer, err
+}
+
+// mayAuthorize decides what follows 3-D Secure. What was refused is never authorized; where nobody could be asked,
+// the configuration decides.
+func (s *Service) mayAuthorize(outcome pci.AuthenticationOutcome) bool {
+	switch outcome {
+	case pci.Authenticated, pci.AuthenticationTried, pci.NotEnrolled:
+		return true
+	case pci.AuthenticationDown:
+		return !s.cfg.UnavailableRefuse
+	default:
+		return false
+	}
+}
+
+// challenge sends the shopper to the issuer and waits for the issuer's word.
+func (s *Service) challenge(ctx context.Context, p store.Payment, a *store.Attempt, result pci.Authentication) (pci.Authentication, error) {
+	c := &challenge{issuer: *result.Challenge, result: make(chan pci.Authentication, 1)}
+	if err := s.step(ctx, &p, a, "payment.challenged", ledger.Success, nil); err != nil {
+		return pci.Authentication{}, err
+	}
+	s.mu.Lock()
+	s.challenges[p.ID] = c
+	s.mu.Unlock()
+	s.notify(p.ID)
+	defer s.closeChallenge(p.ID)
+	timeout := time.NewTimer(s.cfg.Challenge)
+	defer timeout.Stop()
+	select {
+	case final := <-c.result:
+		return final, nil
+	case <-timeout.C:
+		return pci.Authentication{}, errChallengeTime
+	case <-s.closing:
+		return pci.Authentication{}, errClosing
+	}
+}
+
+// sell announces the sale in a signed entry, sends it, and enters its outcome.
+func (s *Service) sell(ctx context.Context, p store.Payment, a store.Attempt, card pci.CardRef, m store.Merchant, result pci.Authentication) {
+	a.Status = attemptAuthorizing
+	if err := s.step(ctx, &p, &a, "payment.authorizing", ledger.Success, func(tx *ledger.Tx) (err error) {
+		a.Trace, err = s.trace(tx, m)
+		return err
+	}); err != nil {
+		a.Trace = pci.Trace{} // rolled back with the rest: the next sale gets these numbers
+		s.abandon(ctx, p, a, api.ReasonTryAgain, err)
+		return
+	}
+	failpoint.Here("before sale")
+	answer, err := s.cfg.Acquirer.Sale(ctx, pci.SaleRequest{Payment: p.ID, Card: card, Amount: p.Amount, Merchant: m.Profile, Authentication: result, Trace: a.Trace})
+	failpoint.Here("after sale")
+	if err != nil {
+		s.cfg.Log.WarnContext(ctx, "a sale was not answered", "payment", p.ID, "outcome", string(answer.Outcome), "error", err)
+	}
+	s.destroy(card) // the CVV has served, whatever the answer (PCI DSS 3.3.1)
+	a.ResponseCode, a.ApprovalCode = answer.ResponseCode, answer.ApprovalCode
+	switch answer.Outcome {
+	case pci.Approved:
+		a.Status = attemptCaptured
+		s.finish(ctx, p, a, "payment.captured", ledger.Success)
+	case pci.Refused:
+		a.Status, a.Reason = attemptDeclined, string(declineReason(answer.ResponseCode))
+		s.finish(ctx, p, a, "payment.declined", ledger.Failure)
+	case pci.Unsent:
+		a.Status, a.Reason = attemptAbandoned, string(api.ReasonTryAgain)
+		s.finish(ctx, p, a, "payment.not_sent", ledger.Failure)
+	default:
+		s.uncertain(ctx, p, a, m)
+	}
+}
+
+// trace gives a sale or a reversal its numbers. Both are unique per day and terminal: the STAN comes from a sequence
+// of a million per terminal, the RRN is the date in ISO 8583's manner (YDDDHH) and the STAN.
+func (s *Service) trace(tx *ledger.Tx, m store.Merchant) (pci.Trace, error) {
+	n, err := tx.Next("stan/" + m.Profile.TerminalID)
+	if err != nil {
+		return pci.Trace{}, err
+	}
+	now := s.cfg.Now().UTC().Truncate(time.Second)
+	stan := fmt.Sprintf("%06d", (n-1)%999999+1)
+	return pci.Trace{STAN: stan, RRN: fmt.Sprintf("%d%03d%02d%s", now.Year()%10, now.YearDay(), now.Hour(), stan), TransmittedAt: now}, nil
+}
+
+// refuse ends an attempt that never reached the acquirer because the cardholder was not authenticated.
+func (s *Service) refuse(ctx context.Context, p store.Payment, a store.Attempt, reason api.Reason) {
+	a.Status, a.Reason = attemptDeclined, string(reason)
+	s.finish(ctx, p, a, "payment.declined", ledger.Failure)
+}
+
+// abandon ends an attempt of which nothing left this machine; the shopper is asked again.
+func (s *Service) abandon(ctx context.Context, p store.Payment, a store.Attempt, reason api.Reason, cause error) {
+	s.cfg.Log.WarnContext(ctx, "an attempt was abandoned before anything was sent", "payment", p.ID, "error", cause)
+	a.Status, a.Reason = attemptAbandoned, string(reason)
+	s.finish(ctx, p, a, "payment.card_lost", ledger.Failure)
+}
+
+// step commits one transition of a payment and its last attempt.
+func (s *Service) step(ctx context.Context, p *store.Payment, a *store.Attempt, event, outcome string, more func(*ledger.Tx) error) error {
+	failpoint.Here("before " + event)
+	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
+		current, err := tx.Payment(p.ID)
+		if err != nil {
+			return err
+		}
+		if current.Attempts != a.N {
+			return fmt.Errorf("%w: payment %s is at attempt %d, not %d", errMove, p.ID, current.Attempts, a.N)
+		}
+		if more != nil {
+			if err := more(tx); err != nil {
+				return err
+			}
+		}
+		now := s.cfg.Now()
+		current.UpdatedAt, a.UpdatedAt = now, now
+		if err := putPayment(tx, &current, event); err != nil {
+			return err
+		}
+		if err := tx.PutAttempt(*a); err != nil {
+			return err
+		}
+		if err := putEvent(tx, event, current, a, now); err != nil {
+			return err
+		}
+		tx.Record(s.entry(event, "system", "local", outcome, current, a))
+		*p = current
+		return nil
+	})
+	if err == nil {
+		failpoint.Here("after " + event)
+		s.notify(p.ID)
+	}
+	return err
+}
+
+// finish commits the end of an attempt. The outcome is a fact of the outside world, so it is committed again and
+// again until it holds; when the process ends first, the next one resolves the attempt.
+func (s *Service) finish(ctx context.Context, p store.Payment, a store.Attempt, event, outcome string) {
+	s.finishWith(ctx, p, a, event, outcome, nil)
+}
+
+func (s *Service) finishWith(ctx context.Context, p store.Payment, a store.Attempt, event, outcome string, more func(*store.Attempt) func(*ledger.Tx) error) {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		var extra func(*ledger.Tx) error
+		if more != nil {
+			extra = more(&a)
+		}
+		err := s.step(context.WithoutCancel(ctx), &p, &a, event, outcome, extra)
+		if err == nil {
+			return
+		}
+		s.cfg.Log.ErrorContext(ctx, "the outcome of an attempt could not be committed yet", "payment", p.ID, "event", event, "error", err)
+		if errors.Is(err, errMove) {
+			return // a retry would fail the same way
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// eventTypes are the transitions of which merchants are told.
+var eventTypes = map[string]bool{
+	"payment.captured":      true,
+	"payment.declined":      true,
+	"payment.indeterminate": true,
+	"payment.reversed":      true,
+	"payment.expired":       true,
+}
+
+// eventName is what merchants read: for them a reversed payment has failed.
+func eventName(event string) string {
+	if event == "payment.reversed" {
+		return "payment." + string(api.StatusFailed)
+	}
+	return event
+}

@@ -1,0 +1,275 @@
+package payment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/ledger"
+	"github.com/finterra/finpay/pci"
+)
+
+// model drives a world at random. It expects nothing of a single step; what must hold whatever happens is in
+// [model.check].
+type model struct {
+	*world
+	payments []string // ids
+	forms    int      // shown so far
+	paying   sync.WaitGroup
+	tried    map[string]bool // reversals, by payment
+}
+
+func TestWhateverHappensAPaymentIsChargedAtMostOnceAndTheLogAgrees(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &model{world: newWorld(t, func(c *Config) { c.UnavailableRefuse = rapid.Bool().Draw(t, "refuse when unavailable") })}
+		m.tried = make(map[string]bool)
+		m.acquirer.ack = true
+		m.Create(t)
+		t.Repeat(map[string]func(*rapid.T){
+			"create":    m.Create,
+			"pay":       m.Pay,
+			"pay again": m.Pay, // twice as likely
+			"tabs":      m.Tabs,
+			"challenge": m.ChallengeDone,
+			"answer":    m.Answer,
+			"reverse":   m.Reverse,
+			"hsm":       m.HSM,
+			"restart":   m.Restart,
+			"later":     m.Later,
+			"":          m.Check,
+		})
+		m.finish()
+	})
+}
+
+func (m *model) Create(t *rapid.T) {
+	if len(m.payments) == 4 {
+		t.Skip("enough payments")
+	}
+	p, err := m.service.Create(context.Background(), own, order(), "")
+	if errors.Is(err, api.ErrUnavailable) {
+		return // the HSM is away
+	}
+	if err != nil {
+		t.Fatalf("create: %v", err)
+	}
+	m.payments = append(m.payments, p.ID)
+}
+
+func (m *model) any(t *rapid.T) string {
+	if len(m.payments) == 0 {
+		t.Skip("no payment yet")
+	}
+	return m.payments[rapid.IntRange(0, len(m.payments)-1).Draw(t, "payment")] // ids differ from run to run
+}
+
+// anyCard draws what the counterparties do about a card.
+func anyCard(t *rapid.T) card {
+	return card{
+		issuer: rapid.SampledFrom([]pci.AuthenticationOutcome{pci.Authenticated, pci.Authenticated, pci.AuthenticationTried, pci.ChallengeRequired,
+			pci.ChallengeRequired, pci.AuthenticationNo, pci.AuthenticationDown, pci.NotEnrolled}).Draw(t, "issuer"),
+		down:     rapid.IntRange(0, 9).Draw(t, "directory server") == 0,
+		acquirer: rapid.SampledFrom([]pci.SaleOutcome{pci.Approved, pci.Approved, pci.Refused, pci.Unsent, pci.Unknown, pci.Unknown}).Draw(t, "acquirer"),
+		code:     rapid.SampledFrom([]string{"05", "51", "54", "99", ""}).Draw(t, "response code"),
+		booked:   rapid.Bool().Draw(t, "booked though unanswered"),
+		hold:     rapid.IntRange(0, 4).Draw(t, "hold the answer") == 0,
+	}
+}
+
+// anyForm draws one of the forms shown so far, or a new one.
+func (m *model) anyForm(t *rapid.T) string {
+	n := rapid.IntRange(0, m.forms).Draw(t, "form")
+	if n == m.forms {
+		m.forms++
+	}
+	return fmt.Sprintf("form-%d", n)
+}
+
+func (m *model) Pay(t *rapid.T) {
+	id := m.any(t)
+	m.submit(id, anyCard(t), m.anyForm(t))
+	m.rest()
+}
+
+// Tabs is a shopper who presses the button in several tabs, or twice in one.
+func (m *model) Tabs(t *rapid.T) {
+	id := m.any(t)
+	for range rapid.IntRange(2, 4).Draw(t, "tabs") {
+		m.submit(id, anyCard(t), m.anyForm(t))
+	}
+	m.rest()
+}
+
+// submit pays in the background: an answer that is held must not stop the shopper's next step.
+func (m *model) submit(id string, c card, form string) {
+	service, secret, ref := m.service, m.session(id), m.cards.hold(c)
+	m.paying.Go(func() {
+		// What comes back is a page, or an error while the HSM is away or the process ends. What counts is what happened.
+		_, _ = service.Pay(service.background, secret, ref, entered(form), pci.Browser{IP: "198.51.100.7"})
+	})
+}
+
+// rest waits until nothing moves by itself: each payment waits for a shopper, an issuer or an acquirer.
+func (m *model) rest() {
+	m.until("all payments rest", func() bool {
+		// First the cards: one that nobody has taken up yet is a submission that has not begun. After that each payment
+		// that moves shows it. The other way round, a payment could begin and give up its card between the two looks.
+		if m.cards.left() > m.inHand() {
+			return false
+		}
+		for _, id := range m.payments {
+			v, err := m.service.View(context.Background(), m.session(id))
+			if err != nil {
+				m.t.Fatalf("view: %v", err)
+			}
+			if v.State == api.CheckoutProcessing && !m.acquirer.holds(id) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// inHand counts the payments whose attempt may still have its card.
+func (m *model) inHand() (n int) {
+	for _, id := range m.payments {
+		if m.acquirer.holds(id) || m.service.openChallenge(id) != nil {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *model) ChallengeDone(t *rapid.T) {
+	id := m.any(t)
+	result := rapid.SampledFrom([]pci.Authentication{yes, yes, no, {Outcome: pci.AuthenticationDown, TransStatus: "U"}}).Draw(t, "result")
+	open := m.service.openChallenge(id) != nil
+	for i := range rapid.IntRange(1, 2).Draw(t, "times") {
+		err := m.service.ChallengeDone(context.Background(), id, result)
+		if wanted := open && i == 0; wanted != (err == nil) {
+			t.Fatalf("result %d with an open challenge %v: %v", i+1, open, err)
+		} else if err != nil && !errors.Is(err, pci.ErrGone) {
+			t.Fatalf("a result for no challenge: %v", err)
+		}
+	}
+	m.rest()
+}
+
+// Answer lets the acquirer's held answers go.
+func (m *model) Answer(*rapid.T) {
+	m.acquirer.release()
+	m.rest()
+}
+
+func (m *model) Reverse(t *rapid.T) {
+	how := rapid.SampledFrom([]string{"acknowledged", "refused", "answer lost", "not sent"}).Draw(t, "reversal")
+	m.acquirer.set(func(a *acquirer) {
+		a.ack, a.lost, a.reject = how == "acknowledged", how == "answer lost", nil
+		if how == "not sent" {
+			a.reject = errors.New("the line is down")
+		}
+	})
+	left := m.service.reverseOnce(context.Background(), m.tried)
+	if how != "acknowledged" {
+		return
+	}
+	pending, err := m.service.Pending(context.Background())
+	if err != nil || pending != left {
+		t.Fatalf("%d reversals are left, %d pending (%v)", left, pending, err)
+	}
+}
+
+// HSM makes the next signatures fail.
+func (m *model) HSM(t *rapid.T) { m.key.fail(rapid.IntRange(1, 2).Draw(t, "failures")) }
+
+func (m *model) Restart(*rapid.T) {
+	m.key.fail(0) // an HSM that is away keeps the next process from starting; that is another test
+	m.crash()
+	m.paying.Wait()
+	m.acquirer.release()
+	m.open()
+	if err := m.service.Recover(context.Background()); err != nil {
+		m.t.Fatalf("recover: %v", err)
+	}
+	m.rest()
+}
+
+// Later lets time pass and ends what is over.
+func (m *model) Later(t *rapid.T) {
+	m.clock.advance(time.Duration(rapid.IntRange(1, 40).Draw(t, "minutes")) * time.Minute)
+	if err := m.service.expire(context.Background()); err != nil && !errors.Is(err, ledger.ErrUnavailable) {
+		t.Fatalf("expire: %v", err)
+	}
+}
+
+// Check is what must hold whatever happened.
+func (m *model) Check(t *rapid.T) {
+	stans := make(map[string]string)
+	for _, id := range m.payments {
+		p, charged := m.payment(id), m.acquirer.charged(id)
+		if charged > 1 {
+			t.Fatalf("payment %s is charged %d times", id, charged)
+		}
+		switch api.Status(p.Status) {
+		case api.StatusCaptured:
+			if charged != 1 {
+				t.Fatalf("payment %s is captured, and charged %d times", id, charged)
+			}
+		case api.StatusAuthorizing, api.StatusIndeterminate: // not known yet
+		default:
+			if charged != 0 {
+				t.Fatalf("payment %s is %s, and charged", id, p.Status)
+			}
+		}
+		for n := range p.Attempts {
+			a := m.attempt(id, n+1)
+			for _, stan := range []string{a.Trace.STAN, a.Reversal.STAN} {
+				name := fmt.Sprintf("%s/%d", id, n+1)
+				if other, taken := stans[stan]; taken && stan != "" {
+					t.Fatalf("attempts %s and %s have the same STAN", other, name)
+				}
+				stans[stan] = name
+			}
+		}
+		if n := p.Attempts; n > maxTries {
+			t.Fatalf("payment %s had %d attempts", id, n)
+		}
+		m.agree(id)
+	}
+	if held, most := m.cards.left(), m.inHand(); held > most {
+		t.Fatalf("%d cards are held, for %d attempts in hand", held, most)
+	}
+}
+
+// finish brings everything to its end: then each payment is charged once or not at all, and is told so.
+func (m *model) finish() {
+	m.key.fail(0)
+	m.acquirer.release()
+	m.rest()
+	m.acquirer.set(func(a *acquirer) { a.ack, a.lost, a.reject = true, false, nil })
+	for _, id := range m.payments {
+		if m.service.openChallenge(id) != nil {
+			_ = m.service.ChallengeDone(context.Background(), id, no)
+		}
+	}
+	m.acquirer.release()
+	m.rest()
+	if left := m.service.reverseOnce(context.Background(), m.tried); left != 0 {
+		m.t.Errorf("%d reversals are left", left)
+	}
+	for _, id := range m.payments {
+		p := m.payment(id)
+		if captured, charged := p.Status == string(api.StatusCaptured), m.acquirer.charged(id); charged > 1 || captured != (charged == 1) {
+			m.t.Errorf("in the end payment %s is %s, and charged %d times", id, p.Status, charged)
+		}
+		m.agree(id)
+	}
+	m.paying.Wait()
+	m.end()
+}

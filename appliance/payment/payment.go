@@ -1,0 +1,357 @@
+// Package payment is the payment state machine: it decides, and it commits each step with a signed entry before the
+// outside world is asked for the next.
+//
+// A payment is created by a merchant and paid by a shopper in one or more attempts, a card each. An attempt is
+// authenticated (3-D Secure), then sold (acquirer). Both are reached through small interfaces that name a card by
+// reference; no digit passes through here.
+//
+// # What is promised
+//
+//   - No sale leaves before the entry that announces it is signed and durable.
+//   - A payment is charged at most once: after a sale whose outcome is unknown nothing is sent but its reversal.
+//   - After a crash every unfinished attempt is resolved on start: what was never sent is abandoned and the shopper
+//     asked again, what may have been sent is reversed.
+//   - A card is destroyed when its attempt ends, whatever the outcome.
+package payment
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/ledger"
+	"github.com/finterra/finpay/appliance/merchant"
+	"github.com/finterra/finpay/appliance/store"
+	"github.com/finterra/finpay/pci"
+)
+
+// Tokenizer computes the token of a card in custody, and knows whether it was issued before.
+type Tokenizer interface {
+	Tokenize(ctx context.Context, domain string, ref pci.CardRef, binding string) (issued pci.IssuedToken, known bool, err error)
+}
+
+// Authenticator speaks 3-D Secure.
+type Authenticator interface {
+	Authenticate(ctx context.Context, request pci.AuthenticationRequest) (pci.Authentication, error)
+}
+
+// Acquirer sells and reverses. The outcome of a sale is always set; its error says why where it is not an answer.
+type Acquirer interface {
+	Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error)
+	Reverse(ctx context.Context, request pci.ReversalRequest) (acknowledged bool, err error)
+}
+
+// Custody ends cards.
+type Custody interface {
+	Destroy(ctx context.Context, ref pci.CardRef) error
+}
+
+// Config of a [Service].
+type Config struct {
+	Store     *store.Store
+	Ledger    *ledger.Ledger
+	Merchants *merchant.Service
+	Origins   merchant.MAC // hides shoppers' addresses; the key is destroyed after a year
+	Tokens    Tokenizer
+	ThreeDS   Authenticator
+	Acquirer  Acquirer
+	Cards     Custody
+	Outbox    func() // is told after each commit that there may be something to deliver
+
+	PublicURL         string
+	Session           time.Duration // how long a shopper may take
+	Attempts          int           // cards tried on one payment
+	Challenge         time.Duration // how long a shopper may take at the issuer
+	UnavailableRefuse bool          // refuse when the issuer cannot be asked, else go on without liability shift
+
+	Now func() time.Time
+	Log *slog.Logger
+}
+
+// Service is safe for concurrent use. Its owner calls [Service.Run].
+type Service struct {
+	cfg Config
+
+	// background bounds the work that outlives the request that began it.
+	started    time.Time
+	background context.Context //nolint:containedctx // the service's own life, not a caller's
+	cancel     context.CancelFunc
+	work       sync.WaitGroup
+
+	mu         sync.Mutex
+	closing    chan struct{}         // closed when no attempt may begin any more
+	challenges map[string]*challenge // by payment
+	changed    map[string]*watched   // by payment, while somebody waits
+	reversals  chan struct{}         // there is an attempt to reverse
+}
+
+// New returns a service.
+func New(cfg Config) *Service {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Outbox == nil {
+		cfg.Outbox = func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Service{cfg: cfg, started: cfg.Now(), background: ctx, cancel: cancel, closing: make(chan struct{}), challenges: make(map[string]*challenge),
+		changed: make(map[string]*watched), reversals: make(chan struct{}, 1)}
+}
+
+// Create implements [api.Payments].
+func (s *Service) Create(ctx context.Context, caller api.Caller, request api.CreatePayment, idempotencyKey string) (api.Payment, error) {
+	m, err := s.cfg.Store.Read(ctx).Merchant(caller.MerchantID)
+	if err != nil {
+		return api.Payment{}, translate(err)
+	}
+	if err := checkReturnHost(m, request.ReturnURL); err != nil {
+		return api.Payment{}, err
+	}
+	first := store.Idempotent{MerchantID: m.ID, Key: idempotencyKey, CreatedAt: s.cfg.Now()}
+	if idempotencyKey != "" {
+		if first.RequestMAC, err = s.requestMAC(ctx, request); err != nil {
+			return api.Payment{}, translate(err)
+		}
+		if payment, done, err := s.repeat(ctx, caller, first); done {
+			return payment, err
+		}
+	}
+	id := newID("pay")
+	_, hash, err := s.cfg.Merchants.Session(ctx, id)
+	if err != nil {
+		return api.Payment{}, translate(err)
+	}
+	now := s.cfg.Now()
+	p := store.Payment{ID: id, MerchantID: m.ID, SessionHash: hash, Amount: pci.Amount{Minor: request.Amount, Currency: request.Currency},
+		Reference: request.Reference, ReturnURL: request.ReturnURL, CreatedAt: now, ExpiresAt: now.Add(s.cfg.Session), UpdatedAt: now}
+	first.PaymentID = id
+	_, err = s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
+		if idempotencyKey != "" {
+			if _, err := tx.Idempotent(m.ID, idempotencyKey); err == nil {
+				return errRepeat // a neighbour was first
+			}
+			if err := tx.PutIdempotent(first); err != nil {
+				return err
+			}
+		}
+		if err := putPayment(tx, &p, "payment.created"); err != nil {
+			return err
+		}
+		if c := request.Customer; c != nil {
+			if err := tx.PutCustomer(id, store.Customer{Name: c.Name, Email: c.Email, Phone: c.Phone, Billing: c.Billing}); err != nil {
+				return err
+			}
+		}
+		tx.Record(s.entry("payment.created", "key:"+caller.KeyID, caller.Origin, ledger.Success, p, nil))
+		return nil
+	})
+	if errors.Is(err, errRepeat) {
+		payment, _, err := s.repeat(ctx, caller, first)
+		return payment, err
+	}
+	if err != nil {
+		return api.Payment{}, translate(err)
+	}
+	return s.Get(ctx, caller, id)
+}
+
+// errRepeat means that another request with the same idempotency key committed first.
+var errRepeat = errors.New("payment: the idempotency key was used in the meantime")
+
+// repeat answers a request whose idempotency key was used before.
+func (s *Service) repeat(ctx context.Context, caller api.Caller, request store.Idempotent) (payment api.Payment, done bool, err error) {
+	first, err := s.cfg.Store.Read(ctx).Idempotent(request.MerchantID, request.Key)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return api.Payment{}, false, nil
+	case err != nil:
+		return api.Payment{}, true, translate(err)
+	case string(first.RequestMAC) != string(request.RequestMAC):
+		return api.Payment{}, true, api.ErrIdempotency
+	}
+	payment, err = s.Get(ctx, caller, first.PaymentID)
+	return payment, true, err
+}
+
+func (s *Service) requestMAC(ctx context.Context, request api.CreatePayment) ([]byte, error) {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	return s.cfg.Merchants.RequestMAC(ctx, text)
+}
+
+func checkReturnHost(m store.Merchant, returnURL string) error {
+	u, err := url.Parse(returnURL)
+	if err != nil {
+		return api.ErrInvalid.At("/return_url")
+	}
+	if len(m.ReturnHosts) > 0 && !slices.Contains(m.ReturnHosts, u.Hostname()) {
+		return api.ErrInvalid.With("The merchant's profile allows return URLs on %s only.", strings.Join(m.ReturnHosts, ", ")).At("/return_url")
+	}
+	return nil
+}
+
+// Get implements [api.Payments].
+func (s *Service) Get(ctx context.Context, caller api.Caller, id string) (api.Payment, error) {
+	p, err := s.own(ctx, caller, id)
+	if err != nil {
+		return api.Payment{}, err
+	}
+	return s.show(ctx, p)
+}
+
+// own returns a payment of the caller's merchant; another merchant's is not there.
+func (s *Service) own(ctx context.Context, caller api.Caller, id string) (store.Payment, error) {
+	p, err := s.cfg.Store.Read(ctx).Payment(id)
+	if err == nil && p.MerchantID != caller.MerchantID {
+		err = store.ErrNotFound
+	}
+	return p, translate(err)
+}
+
+// List implements [api.Payments].
+func (s *Service) List(ctx context.Context, caller api.Caller, query api.ListPayments) (api.PaymentList, error) {
+	rows, err := s.cfg.Store.Read(ctx).Payments(store.PaymentFilter{MerchantID: caller.MerchantID, Status: string(query.Status),
+		Reference: query.Reference, From: query.From, To: query.To, Before: query.Cursor, Limit: query.Limit + 1})
+	if err != nil {
+		return api.PaymentList{}, translate(err)
+	}
+	list := api.PaymentList{Payments: []api.Payment{}}
+	if len(rows) > query.Limit {
+		rows = rows[:query.Limit]
+		list.NextCursor = rows[query.Limit-1].ID
+	}
+	for _, p := range rows {
+		shown, err := s.show(ctx, p)
+		if err != nil {
+			return api.PaymentList{}, err
+		}
+		list.Payments = append(list.Payments, shown)
+	}
+	return list, nil
+}
+
+// Receipt implements [api.Payments].
+func (s *Service) Receipt(ctx context.Context, caller api.Caller, id string) (api.Receipt, error) {
+	p, err := s.own(ctx, caller, id)
+	if err != nil {
+		return api.Receipt{}, err
+	}
+	proven, err := s.cfg.Ledger.EntriesOf(ctx, p.ID)
+	if err != nil {
+		return api.Receipt{}, translate(err)
+	}
+	receipt := api.Receipt{Payment: p.ID, Origin: s.cfg.Ledger.Origin(), VerifierKey: s.cfg.Ledger.VerifierKey(), Entries: []api.ReceiptEntry{}}
+	for _, e := range proven {
+		receipt.Entries = append(receipt.Entries, api.ReceiptEntry{Index: e.Index, Entry: string(e.Entry), Proof: string(e.Proof)})
+	}
+	return receipt, nil
+}
+
+// show returns a payment as its merchant sees it.
+func (s *Service) show(ctx context.Context, p store.Payment) (api.Payment, error) {
+	a, err := s.lastAttempt(s.cfg.Store.Read(ctx), p)
+	if err != nil {
+		return api.Payment{}, translate(err)
+	}
+	out := shown(p, a)
+	if s.payable(p) {
+		session, _, err := s.cfg.Merchants.Session(ctx, p.ID)
+		if err != nil {
+			return api.Payment{}, translate(err)
+		}
+		out.CheckoutURL = s.checkoutURL(session)
+	}
+	return out, nil
+}
+
+func (s *Service) checkoutURL(session string) string { return s.cfg.PublicURL + "/checkout/" + session }
+
+// shown is the part of a payment that needs no secret; events carry it too.
+func shown(p store.Payment, a *store.Attempt) api.Payment {
+	out := api.Payment{ID: p.ID, Status: api.Status(p.Status), Amount: p.Amount.Minor, Currency: p.Amount.Currency, Reference: p.Reference,
+		ReturnURL: p.ReturnURL, Capture: "automatic", Attempts: p.Attempts, CreatedAt: p.CreatedAt, ExpiresAt: p.ExpiresAt, UpdatedAt: p.UpdatedAt}
+	if a != nil {
+		out.Card = &api.Card{Brand: a.Card.Brand, Truncated: a.Card.Truncated, Expiry: a.Card.Expiry.String()}
+		out.Token = a.Token
+		if a.Status != attemptAuthenticating && a.Status != attemptAuthorizing {
+			out.Result = &api.Result{Reason: api.Reason(a.Reason), ResponseCode: a.ResponseCode, ApprovalCode: a.ApprovalCode, ThreeDS: a.TransStatus, ECI: a.ECI}
+		}
+	}
+	return out
+}
+
+func (s *Service) lastAttempt(read store.Queries, p store.Payment) (*store.Attempt, error) {
+	if p.Attempts == 0 {
+		return nil, nil //nolint:nilnil // no attempt is no error
+	}
+	a, err := read.Attempt(p.ID, p.Attempts)
+	if err != nil {
+		return nil, err
+	}
+	return &a, nil
+}
+
+// payable reports whether a card can be entered now.
+func (s *Service) payable(p store.Payment) bool {
+	open := p.Status == string(api.StatusCreated) || p.Status == string(api.StatusDeclined)
+	return open && p.Attempts < s.cfg.Attempts && s.cfg.Now().Before(p.ExpiresAt)
+}
+
+// entry describes a step of a payment for the record.
+func (s *Service) entry(kind, actor, origin, outcome string, p store.Payment, a *store.Attempt) ledger.Entry {
+	data := map[string]any{"merchant": p.MerchantID, "status": p.Status, "amount": p.Amount.Minor, "currency": string(p.Amount.Currency)}
+	if a != nil {
+		data["attempt"] = a.N
+		data["card"] = string(a.Card.Truncated)
+		data["brand"] = string(a.Card.Brand)
+		data["token"] = string(a.Token)
+		for name, value := range map[string]string{"trans_status": a.TransStatus, "eci": a.ECI, "stan": a.Trace.STAN, "rrn": a.Trace.RRN,
+			"response_code": a.ResponseCode, "approval_code": a.ApprovalCode, "reason": a.Reason, "reversal_stan": a.Reversal.STAN} {
+			if value != "" {
+				data[name] = value
+			}
+		}
+	}
+	return ledger.Entry{Type: kind, Actor: actor, Origin: origin, Outcome: outcome, Resource: p.ID, Data: data}
+}
+
+func putPayment(tx *ledger.Tx, p *store.Payment, event string) error {
+	if err := move(p, event); err != nil {
+		return err
+	}
+	return tx.PutPayment(*p)
+}
+
+// origin hides a shopper's address: the record must be able to tell two shoppers apart, not to name one.
+func (s *Service) origin(ctx context.Context, address string) (string, error) {
+	sum, err := s.cfg.Origins.Sum(ctx, []byte("shopper v1\x00"+address))
+	if err != nil {
+		return "", err
+	}
+	return "shopper:" + hex.EncodeToString(sum[:8]), nil
+}
+
+// translate turns the errors of store and ledger into those of the contract. Those of pci pass.
+func translate(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrNotFound):
+		return api.ErrNotFound
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, ledger.ErrUnavailable):
+		return fmt.Errorf("%w: %w", api.ErrUnavailable, err)
+	default:
+		return err
+	}
+}

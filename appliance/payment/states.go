@@ -1,0 +1,77 @@
+package payment
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/store"
+)
+
+// transitions is the whole state machine of a payment: one payment, many attempts, one transition at a time, each
+// a commit of the ledger.
+var transitions = []struct {
+	from  api.Status
+	event string // also the type of the ledger's entry
+	to    api.Status
+}{
+	{"", "payment.created", api.StatusCreated},
+	{api.StatusCreated, "payment.card_entered", api.StatusAuthenticating},
+	{api.StatusDeclined, "payment.card_entered", api.StatusAuthenticating}, // another card
+	{api.StatusAuthenticating, "payment.challenged", api.StatusAuthenticating},
+	{api.StatusAuthenticating, "payment.authorizing", api.StatusAuthorizing}, // entered before the sale leaves
+	{api.StatusAuthenticating, "payment.declined", api.StatusDeclined},
+	{api.StatusAuthenticating, "payment.card_lost", api.StatusCreated}, // the shopper is asked again, nothing was charged
+	{api.StatusAuthorizing, "payment.captured", api.StatusCaptured},
+	{api.StatusAuthorizing, "payment.declined", api.StatusDeclined},
+	{api.StatusAuthorizing, "payment.not_sent", api.StatusCreated},            // certainly nothing left this machine
+	{api.StatusAuthorizing, "payment.indeterminate", api.StatusIndeterminate}, // its reversal is due from the same commit on
+	{api.StatusIndeterminate, "payment.reversed", api.StatusFailed},
+	{api.StatusCreated, "payment.expired", api.StatusExpired},
+}
+
+// move changes the payment's status by an event, or says that the event has no place there.
+func move(p *store.Payment, event string) error {
+	for _, t := range transitions {
+		if string(t.from) == p.Status && t.event == event {
+			p.Status = string(t.to)
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: payment %s: %s does not follow %q", errMove, p.ID, event, p.Status)
+}
+
+// errMove means that a transition has no place where the payment stands.
+var errMove = errors.New("payment: no such transition")
+
+// The statuses of an attempt: those of the payment while it is the last one, and how it ended.
+const (
+	attemptAuthenticating = "authenticating"
+	attemptAuthorizing    = "authorizing"
+	attemptCaptured       = "captured"
+	attemptDeclined       = "declined"
+	attemptAbandoned      = "abandoned" // nothing was sent to the acquirer
+	attemptIndeterminate  = "indeterminate"
+	attemptReversed       = "reversed"
+)
+
+// declineReasons names the acquirer's response codes (ISO 8583:1987 DE 39) that a shopper can do something about.
+var declineReasons = map[string]api.Reason{
+	"05": api.ReasonDoNotHonour,
+	"51": api.ReasonInsufficientFunds,
+	"54": api.ReasonExpiredCard,
+	"33": api.ReasonExpiredCard,
+	"82": api.ReasonWrongSecurityCode,
+	"N7": api.ReasonWrongSecurityCode,
+	"61": api.ReasonLimitExceeded,
+	"65": api.ReasonLimitExceeded,
+	"41": api.ReasonCardRefused, // lost: the shopper is not told
+	"43": api.ReasonCardRefused, // stolen: nor here
+}
+
+func declineReason(responseCode string) api.Reason {
+	if reason, ok := declineReasons[responseCode]; ok {
+		return reason
+	}
+	return api.ReasonCardRefused
+}

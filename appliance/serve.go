@@ -1,0 +1,373 @@
+package main
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/config"
+	"github.com/finterra/finpay/appliance/ledger"
+	"github.com/finterra/finpay/appliance/payment"
+	"github.com/finterra/finpay/appliance/tokens"
+	"github.com/finterra/finpay/appliance/webhook"
+	"github.com/finterra/finpay/hsm"
+	"github.com/finterra/finpay/pci/acquiring"
+	"github.com/finterra/finpay/pci/custody"
+	"github.com/finterra/finpay/pci/intake"
+	"github.com/finterra/finpay/pci/threeds"
+	"github.com/finterra/finpay/pci/tokenization"
+)
+
+type serveCommand struct{}
+
+// Bounds of the listeners and of a graceful stop.
+const (
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = 30 * time.Second
+	writeTimeout      = 60 * time.Second // a shopper's form waits for the acquirer
+	idleTimeout       = 2 * time.Minute
+	stopTimeout       = 30 * time.Second
+	maxHeader         = 16 << 10
+)
+
+// Run serves until a signal comes, then finishes what is in flight.
+func (serveCommand) Run(ctx context.Context, g globals) error {
+	if err := harden(); err != nil {
+		return err
+	}
+	cfg, err := g.load()
+	if err != nil {
+		return err
+	}
+	metrics := newMetrics()
+	log := newLogger(os.Stderr, cfg.Log, metrics.redacted.Inc)
+	slog.SetDefault(log)
+	n, err := openNode(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := n.close(); err != nil {
+			log.Error("the end was not clean", "error", err)
+		}
+	}()
+	if err := checkCapabilities(ctx, cfg, n.engine, log); err != nil {
+		return err
+	}
+	live, err := n.store.Read(ctx).LiveKeys()
+	if err == nil && live > 0 {
+		err = mayServeLive(ctx, cfg, n.engine)
+	}
+	if err != nil {
+		return err
+	}
+	a, err := assemble(ctx, cfg, n, log)
+	if err != nil {
+		return err
+	}
+	metrics.watch(a)
+	return a.serve(ctx, metrics)
+}
+
+// harden keeps the process's memory out of core dumps and away from other processes of the same user.
+func harden() error {
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("switch core dumps off: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("make the process not dumpable: %w", err)
+	}
+	return nil
+}
+
+// appliance is everything that serves, wired.
+type appliance struct {
+	cfg      config.Config
+	node     *node
+	log      *slog.Logger
+	cards    *custody.Store
+	threeDS  *threeds.Server
+	acquirer *acquiring.Connector
+	payments *payment.Service
+	webhooks *webhook.Sender
+	cipher   *tokenization.Service // computes tokens
+	tokens   *tokens.Service       // issues them
+	sealed   *intakeKeys
+	intake   *intake.Forms
+}
+
+// assemble introduces the parts to each other: pci gets what it needs of hsm in its own terms, payment gets pci.
+func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger) (*appliance, error) {
+	a := &appliance{cfg: cfg, node: n, log: log}
+	a.cards = custody.New(objects{n.engine.NewObjects()}, custody.Config{Deadline: cfg.Custody.Deadline, Capacity: cfg.Custody.Capacity})
+	a.intake = intake.New(a.cards, nil)
+	if err := a.assembleTokens(ctx); err != nil {
+		return nil, err
+	}
+	if err := a.connectDirectoryServer(); err != nil {
+		return nil, fmt.Errorf("three_d_secure: %w", err)
+	}
+	if err := a.connectAcquirer(a.cipher); err != nil {
+		return nil, fmt.Errorf("acquirer: %w", err)
+	}
+	roots, err := systemRootsAnd(cfg.Webhooks.CA)
+	if err != nil {
+		return nil, fmt.Errorf("webhooks.ca: %w", err)
+	}
+	a.webhooks = webhook.New(webhook.Config{Store: n.store, Ledger: n.ledger, Secrets: n.merchants, AllowPrivate: cfg.Webhooks.AllowPrivate,
+		Roots: roots, Timeout: cfg.Webhooks.Timeout, Log: log})
+	a.payments = payment.New(payment.Config{
+		Store: n.store, Ledger: n.ledger, Merchants: n.merchants, Origins: mac{n.engine.MAC(n.keys.key(roleOrigin))},
+		Tokens: a.cipher, ThreeDS: a.threeDS, Acquirer: a.acquirer, Cards: a.cards, Outbox: a.webhooks.Wake,
+		PublicURL: cfg.PublicURL, Session: cfg.Checkout.Session, Attempts: cfg.Checkout.Attempts, Challenge: cfg.ThreeDS.Challenge,
+		UnavailableRefuse: cfg.ThreeDS.Unavailable == "refuse", Log: log,
+	})
+	return a, nil
+}
+
+func (a *appliance) connectDirectoryServer() error {
+	client, err := a.clientTLS(a.cfg.ThreeDS.CA)
+	if err != nil {
+		return err
+	}
+	a.threeDS, err = threeds.New(threeds.Config{
+		DirectoryServer: a.cfg.ThreeDS.DirectoryServer,
+		Client:          &http.Client{Transport: &threeds.Transport{TLS: client}},
+		ResultsURL:      a.cfg.ThreeDS.ResultsURL,
+		ServerRefNumber: a.cfg.ThreeDS.ServerRefNumber,
+		OperatorID:      a.cfg.ThreeDS.OperatorID,
+		UnknownRange:    threeds.Policy(a.cfg.ThreeDS.UnknownRange),
+		Timeouts:        threeds.Timeouts{Authentication: a.cfg.ThreeDS.Timeout, Challenge: a.cfg.ThreeDS.Challenge},
+		Challenges:      a.cfg.Custody.Capacity,
+	}, a.cards)
+	return err
+}
+
+func (a *appliance) connectAcquirer(tokens *tokenization.Service) error {
+	line := acquiring.Config{
+		Address: a.cfg.Acquirer.Address, Spec: a.cfg.Acquirer.Spec, Header: a.cfg.Acquirer.Header, AnswerTimeout: a.cfg.Acquirer.AnswerTimeout,
+		EchoInterval: a.cfg.Acquirer.EchoInterval, SignOn: a.cfg.Acquirer.SignOn, AcquirerID: a.cfg.Acquirer.AcquirerID,
+		MatchTerminal: a.cfg.Acquirer.MatchTerminal, Additional: acquiring.Additional(a.cfg.Acquirer.Additional),
+	}
+	if a.cfg.Acquirer.TLS {
+		client, err := a.clientTLS(a.cfg.Acquirer.CA)
+		if err != nil {
+			return err
+		}
+		line.TLS = client
+	}
+	var err error
+	a.acquirer, err = acquiring.New(line, a.cards, tokens)
+	return err
+}
+
+// clientTLS is mutual TLS to a counterparty, with the client's key in the HSM.
+func (a *appliance) clientTLS(ca string) (*tls.Config, error) {
+	signer, err := a.certified(roleTLSClient, a.cfg.TLS.ClientCert)
+	if err != nil {
+		return nil, err
+	}
+	certificate, err := certificate(a.cfg.TLS.ClientCert, signer)
+	if err != nil {
+		return nil, err
+	}
+	settings := &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{certificate}}
+	if ca != "" {
+		settings.RootCAs, err = pool(x509.NewCertPool(), ca)
+	}
+	return settings, err
+}
+
+// certified returns the signer for a certificate. One for a retired version serves on, until the answer to its renewal is
+// installed.
+func (a *appliance) certified(role hsm.Role, path string) (crypto.Signer, error) {
+	signer, version, err := a.node.certified(context.Background(), role, path)
+	if active := a.node.keys.key(role); err == nil && version != active {
+		a.log.Warn("a certificate is for a retired key", "certificate", path, "key", version.Label(), "active", active.Label())
+	}
+	return signer, err
+}
+
+// serverTLS is TLS 1.3 with the listener's key in the HSM, or in a file.
+func (a *appliance) serverTLS() (*tls.Config, error) {
+	var signer crypto.Signer
+	var err error
+	if a.cfg.TLS.Key == "file" {
+		signer, err = readKey(a.cfg.TLS.KeyFile)
+	} else {
+		signer, err = a.certified(roleTLS, a.cfg.TLS.Certificate)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	own, err := certificate(a.cfg.TLS.Certificate, signer)
+	if err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{own}}, nil
+}
+
+// serve resolves what an earlier process left, then listens until ctx ends, then stops in order: no new requests,
+// requests in flight, attempts under way, lines, and last what they all stand on.
+func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
+	if err := a.started(ctx); err != nil {
+		return err
+	}
+	if err := a.payments.Recover(ctx); err != nil {
+		return err
+	}
+	listeners, err := a.listen(metrics)
+	if err != nil {
+		return err
+	}
+	deep, endDeep := context.WithCancel(context.WithoutCancel(ctx)) // outlives the listeners
+	defer endDeep()
+	decisions, endDecisions := context.WithCancel(deep)
+	defer endDecisions()
+
+	var under errgroup.Group
+	under.Go(func() error { a.cards.Sweep(deep); return nil })
+	under.Go(func() error { a.threeDS.Run(deep); return nil })
+	under.Go(func() error { return a.acquirer.Run(deep) })
+	under.Go(func() error { a.webhooks.Run(deep); return nil })
+	decided := make(chan struct{})
+	go func() {
+		defer close(decided)
+		a.payments.Run(decisions)
+	}()
+	a.log.InfoContext(ctx, "ready", "api", a.cfg.PublicURL, "listen", a.cfg.Listen, "monitor", a.cfg.Monitor, "log", a.node.ledger.Origin())
+	served := a.untilTheHSMFails(ctx, listeners.serve)
+	a.log.InfoContext(ctx, "stopping: requests in flight are finished")
+	endDecisions()
+	<-decided
+	endDeep()
+	return errors.Join(served, under.Wait(), a.stopped())
+}
+
+// untilTheHSMFails ends serving when the HSM cannot be used any more by this process, so that its supervisor starts
+// another: a call into the HSM's library that never returns cannot be ended in any other way.
+func (a *appliance) untilTheHSMFails(ctx context.Context, serve func(context.Context) error) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	watching := make(chan struct{})
+	go func() {
+		defer close(watching)
+		select {
+		case <-a.node.engine.Failed():
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	err := serve(ctx)
+	stop()
+	<-watching
+	return errors.Join(a.node.engine.Err(), err)
+}
+
+// started and stopped enter the process's life in the log (PCI DSS 10.2.1.6), with the digest of its configuration: a
+// change of settings shows between two starts.
+func (a *appliance) started(ctx context.Context) error { return a.record(ctx, "appliance.started") }
+func (a *appliance) stopped() error                    { return a.record(context.Background(), "appliance.stopped") }
+
+func (a *appliance) record(ctx context.Context, event string) error {
+	_, err := a.node.ledger.Commit(ctx, func(tx *ledger.Tx) error {
+		tx.Record(ledger.Entry{Type: event, Actor: "operator", Origin: "local", Outcome: ledger.Success, Resource: "node:" + a.cfg.Node,
+			Data: map[string]any{"version": version, "configuration": a.cfg.Digest()}})
+		return nil
+	})
+	return err
+}
+
+// listeners are the open sockets with their servers.
+type listeners struct {
+	servers []*http.Server
+	sockets []net.Listener
+}
+
+func (a *appliance) listen(metrics *metrics) (*listeners, error) {
+	settings, err := a.serverTLS()
+	if err != nil {
+		return nil, err
+	}
+	results := settings.Clone()
+	results.MinVersion = tls.VersionTLS12 // directory servers still speak it
+	results.ClientAuth = tls.RequireAndVerifyClientCert
+	if results.ClientCAs, err = pool(x509.NewCertPool(), a.cfg.ThreeDS.CA); err != nil {
+		return nil, fmt.Errorf("three_d_secure.ca: %w", err)
+	}
+	l := &listeners{}
+	for _, s := range []struct {
+		setting, address string
+		tls              *tls.Config
+		handler          http.Handler
+	}{
+		{"listen", a.cfg.Listen, settings, a.handler()},
+		{"three_d_secure.results_listen", a.cfg.ThreeDS.ResultsListen, results, a.threeDS.ResultsHandler(a.payments)},
+		{"monitor", a.cfg.Monitor, nil, a.monitor(metrics)},
+	} {
+		socket, err := net.Listen("tcp", s.address)
+		if err != nil {
+			l.close()
+			return nil, fmt.Errorf("%s: %w", s.setting, err)
+		}
+		if s.tls != nil {
+			s.tls.NextProtos = []string{"h2", "http/1.1"}
+			socket = tls.NewListener(socket, s.tls)
+		}
+		l.sockets = append(l.sockets, socket)
+		l.servers = append(l.servers, &http.Server{Handler: s.handler, TLSConfig: s.tls, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
+			WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)})
+	}
+	return l, nil
+}
+
+func (l *listeners) close() {
+	for _, socket := range l.sockets {
+		_ = socket.Close()
+	}
+}
+
+// serve answers until ctx ends, then waits for the requests in flight.
+func (l *listeners) serve(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for i, server := range l.servers {
+		group.Go(func() error {
+			if err := server.Serve(l.sockets[i]); !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+		group.Go(func() error {
+			<-ctx.Done()
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+			defer cancel()
+			if err := server.Shutdown(last); err != nil {
+				return errors.Join(err, server.Close())
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+func (a *appliance) handler() http.Handler {
+	return api.New(api.Config{Keys: a.node.merchants, Payments: a.payments, Tokens: a.tokens, Intake: intakeDocument{a.sealed},
+		Checkout: a.payments, Cards: a.intake, Log: a.node.ledger, Logger: a.log,
+		Limits: api.Limits{
+			PerKey:      api.Rate{PerSecond: a.cfg.Limits.KeyRate, Burst: a.cfg.Limits.KeyBurst},
+			PerTokenKey: api.Rate{PerSecond: a.cfg.Limits.TokenRate, Burst: a.cfg.Limits.TokenBurst},
+			PerAddress:  api.Rate{PerSecond: a.cfg.Limits.AddressRate, Burst: a.cfg.Limits.AddressBurst},
+		}})
+}

@@ -1,0 +1,274 @@
+package simulator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/finterra/finpay/pci/acquiring/iso8583"
+)
+
+// DefaultLateAfter is three seconds more than the appliance waits for an acquirer unless it is configured otherwise.
+const DefaultLateAfter = 18 * time.Second
+
+// lostReversals is how many reversals of a [NoAnswer] card get lost before one is answered.
+const lostReversals = 2
+
+// AcquirerOptions says how a simulated acquirer speaks.
+type AcquirerOptions struct {
+	Spec      *iso8583.Spec  // nil means [iso8583.ASCII1987]
+	Header    iso8583.Header // empty means [iso8583.Binary2]
+	LateAfter time.Duration  // when [Late] cards are answered; 0 means [DefaultLateAfter]
+}
+
+// AcquirerHost is an acquirer's ISO 8583 host. It answers authorizations (0100), sales (0200), advices (0220),
+// reversals (0400, 0401), reversal advices (0420, 0421) and network management (0800), as [Cards] says of the card, and
+// keeps books: a request that comes again is answered as the first time and never booked again.
+//
+// Other types of messages and functions are answered with response code 12, messages that lack a field with 30; what
+// is no message closes the connection. Logs carry nothing of a message's content.
+type AcquirerHost struct {
+	options AcquirerOptions
+	books   books
+}
+
+// NewAcquirerHost returns a host with empty books.
+func NewAcquirerHost(options AcquirerOptions) *AcquirerHost {
+	if options.Spec == nil {
+		options.Spec = iso8583.ASCII1987
+	}
+	if options.Header == "" {
+		options.Header = iso8583.Binary2
+	}
+	if options.LateAfter == 0 {
+		options.LateAfter = DefaultLateAfter
+	}
+	return &AcquirerHost{options: options, books: newBooks()}
+}
+
+// Serve accepts connections until ctx ends, then closes the listener and all connections, and returns nil when every
+// goroutine has ended. If the listener fails before, its error is returned.
+func (h *AcquirerHost) Serve(ctx context.Context, listener net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
+	for {
+		conn, err := listener.Accept()
+		if ctx.Err() != nil {
+			if err == nil {
+				_ = conn.Close()
+			}
+			return nil
+		}
+		if err != nil {
+			_ = listener.Close()
+			return fmt.Errorf("acquirer host: %w", err)
+		}
+		wg.Go(func() { h.talk(ctx, conn) })
+	}
+}
+
+// talk serves one connection, and waits for the answers that are still to be sent on it.
+func (h *AcquirerHost) talk(ctx context.Context, conn net.Conn) {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &acquirerPeer{host: h, conn: conn}
+	defer p.late.Wait()
+	defer cancel()
+	defer func() { _ = conn.Close() }() // it may be closed already
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	buf := make([]byte, iso8583.MaxFrame)
+	for {
+		message, err := h.options.Header.ReadFrame(conn, buf)
+		if err == nil && len(message) > 0 {
+			err = p.take(ctx, message)
+		}
+		switch {
+		case err == nil:
+		case ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, errHangUp):
+			return
+		default:
+			slog.WarnContext(ctx, "simulated acquirer closes a connection", "error", err)
+			return
+		}
+	}
+}
+
+// acquirerPeer is one connection of the host.
+type acquirerPeer struct {
+	host    *AcquirerHost
+	conn    net.Conn
+	writing sync.Mutex
+	late    sync.WaitGroup // answers that are sent later
+}
+
+// errHangUp closes a connection because the card says so.
+var errHangUp = errors.New("simulator: hang up")
+
+// reply is what becomes of a request: an answer with a response code, and when and how often it is sent.
+type reply struct {
+	code     string
+	approval string        // DE 38
+	times    int           // 0 sends nothing
+	after    time.Duration // sent that much later
+	hangUp   bool          // the connection is closed instead
+}
+
+// answered is the usual reply.
+func answered(code string) reply { return reply{code: code, times: 1} }
+
+// take handles one message.
+func (p *acquirerPeer) take(ctx context.Context, message []byte) error {
+	request, err := iso8583.Parse(p.host.options.Spec, message)
+	if err != nil {
+		return err
+	}
+	if (request.MTI()[2]-'0')%2 == 1 {
+		return nil // an answer to nothing that was asked
+	}
+	r := p.host.decide(request)
+	if r.hangUp {
+		return errHangUp
+	}
+	if r.times == 0 {
+		return nil
+	}
+	frame, err := p.host.answer(request, r)
+	if err != nil {
+		return err
+	}
+	if r.after == 0 {
+		return p.send(frame, r.times)
+	}
+	p.late.Go(func() {
+		timer := time.NewTimer(r.after)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			_ = p.send(frame, r.times) // nobody may be there any more, which is what being late is about
+		case <-ctx.Done():
+		}
+	})
+	return nil
+}
+
+func (p *acquirerPeer) send(frame []byte, times int) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	for range times {
+		if _, err := p.conn.Write(frame); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decide books a request and says how it is answered.
+func (h *AcquirerHost) decide(request *iso8583.Message) reply {
+	switch request.MTI() {
+	case "0800":
+		switch request.Text(70) {
+		case "001", "002", "301": // sign-on, sign-off, echo test
+			return answered("00")
+		}
+		return answered("12")
+	case "0100", "0200":
+		return h.sale(request)
+	case "0220":
+		return h.advice(request)
+	case "0400", "0401", "0420", "0421":
+		return h.reversal(request)
+	}
+	return answered("12")
+}
+
+// sale treats an authorization or a sale as its card says.
+func (h *AcquirerHost) sale(request *iso8583.Message) reply {
+	entry, ok := entryOf(request)
+	if !ok || !request.Has(2) {
+		return answered("30")
+	}
+	if code := request.Text(3); len(code) != 6 || code[:2] != "00" {
+		return answered("12") // nothing but purchases
+	}
+	number := string(request.AppendTo(nil, 2))
+	card := behaviourOf(number)
+	entry.Card, entry.behaviour = truncated(number), card.Acquirer
+	entry.captured = request.MTI() == "0200"
+	entry.code = string(Approve)
+	if len(card.Acquirer) == 2 {
+		entry.code = string(card.Acquirer)
+	}
+	first := h.books.book(entry)
+	r := answered(first.code)
+	r.approval = first.approval
+	switch first.behaviour {
+	case Silent, NoAnswer:
+		r.times = 0
+	case Twice:
+		r.times = 2
+	case Late:
+		r.after = h.options.LateAfter
+	case HangUp:
+		r.hangUp = true
+	}
+	return r
+}
+
+// advice captures what was authorized before; the original has the same terminal and reference.
+func (h *AcquirerHost) advice(request *iso8583.Message) reply {
+	entry, ok := entryOf(request)
+	if !ok {
+		return answered("30")
+	}
+	return answered(h.books.capture(entry))
+}
+
+// reversal takes back the original that DE 37, 41 and 90 name.
+func (h *AcquirerHost) reversal(request *iso8583.Message) reply {
+	entry, ok := entryOf(request)
+	original := request.Text(90)
+	if !ok || len(original) != 42 {
+		return answered("30")
+	}
+	entry.STAN = original[4:10]
+	code, answers := h.books.reverse(entry)
+	if !answers {
+		return reply{}
+	}
+	return answered(code)
+}
+
+// answer builds the frame of an answer: what a host echoes, and the response code. The PAN is echoed, as many hosts do.
+func (h *AcquirerHost) answer(request *iso8583.Message, r reply) ([]byte, error) {
+	mti := []byte(request.MTI())
+	mti[2]++     // 0200 -> 0210
+	mti[3] = '0' // repeats are answered as the first one
+	header := h.options.Header
+	w := iso8583.NewWriter(h.options.Spec, make([]byte, header.Size(), iso8583.MaxFrame), string(mti))
+	for de := range iso8583.MaxField + 1 {
+		switch de {
+		case 2, 3, 4, 7, 11, 12, 13, 32, 37, 41, 42, 49, 70, 90:
+			if request.Has(de) {
+				w.Bytes(de, request.AppendTo(nil, de))
+			}
+		case 38:
+			if r.approval != "" {
+				w.Text(de, r.approval)
+			}
+		case 39:
+			w.Text(de, r.code)
+		}
+	}
+	frame, err := w.Finish()
+	if err != nil {
+		return nil, err
+	}
+	return frame, header.Put(frame)
+}

@@ -1,0 +1,79 @@
+// Package simulator stands for the outside world in trials and tests: an acquirer's ISO 8583 host, a 3-D Secure
+// directory server with an issuer's challenge page, and a shop.
+//
+// It runs as a process of its own, since it sees PANs by design. Nothing here is part of the appliance's card
+// data environment, and nothing here may be reachable from a production network. How a counterparty behaves is
+// chosen by the card: see [Cards].
+package simulator
+
+// Card is a published test card and what it makes the counterparties do.
+type Card struct {
+	Number   string // PAN; belongs to nobody
+	ThreeDS  ThreeDS
+	Acquirer Acquirer
+	What     string // one line for people
+}
+
+// ThreeDS is how directory server and issuer treat a card.
+type ThreeDS string
+
+// What directory server and issuer do, by the transStatus of their ARes.
+const (
+	Frictionless ThreeDS = "Y"
+	Attempted    ThreeDS = "A"
+	Challenge    ThreeDS = "C"
+	NotAuthentic ThreeDS = "N"
+	Rejected     ThreeDS = "R"
+	Unavailable  ThreeDS = "U"
+	NotEnrolled  ThreeDS = "" // the card is in no range of the directory server
+)
+
+// Acquirer is how the acquirer answers a request: an ISO 8583 response code (DE 39), or one of the words below.
+type Acquirer string
+
+// What the acquirer does.
+const (
+	Approve  Acquirer = "00"
+	Silent   Acquirer = "silent"    // never answers a sale; answers its reversal
+	Late     Acquirer = "late"      // approves after the appliance has given up
+	HangUp   Acquirer = "hang-up"   // closes the connection instead of answering
+	Twice    Acquirer = "twice"     // approves, two times
+	NoAnswer Acquirer = "no-answer" // never answers anything about this card, reversals included, for a while
+)
+
+// Cards are the test cards. Every other valid number is authenticated without friction and approved. Any expiry
+// in the future and any CVV will do (four digits for American Express).
+var Cards = []Card{
+	{"4111111111111111", Frictionless, Approve, "Visa: authenticated without friction, approved"},
+	{"5555555555554444", Frictionless, Approve, "Mastercard: authenticated without friction, approved"},
+	{"378282246310005", Attempted, Approve, "American Express: authentication attempted, approved"},
+	{"6011111111111117", NotEnrolled, Approve, "Discover: not enrolled in 3-D Secure, approved"},
+	{"4539123456789017", Challenge, Approve, "Visa: the issuer asks the shopper (password 1234), approved"},
+	{"5200828282828210", Challenge, Approve, "Mastercard: the issuer asks the shopper (password 1234), approved"},
+	{"4539125112511255", Challenge, "51", "Visa: the issuer asks the shopper, then declined: insufficient funds"},
+	{"4539050505050507", Frictionless, "05", "declined: do not honour"},
+	{"4539515151515151", Frictionless, "51", "declined: insufficient funds"},
+	{"4539545454545456", Frictionless, "54", "declined: expired card"},
+	{"4539979797979793", Frictionless, "N7", "declined: wrong security code"},
+	{"4539787878787872", NotAuthentic, Approve, "3-D Secure: not authenticated, never sent to the acquirer"},
+	{"4539828282828280", Rejected, Approve, "3-D Secure: rejected by the issuer, never sent to the acquirer"},
+	{"4539858585858585", Unavailable, Approve, "3-D Secure: not available at the issuer"},
+	{"4539686868686864", Frictionless, Silent, "the acquirer never answers: reversed"},
+	{"4539696969696969", Frictionless, Late, "the acquirer approves too late: reversed"},
+	{"4242424242424242", Frictionless, HangUp, "the acquirer hangs up: reversed"},
+	{"4012888888881881", Frictionless, Twice, "the acquirer approves twice: one payment"},
+	{"4539919191919193", Frictionless, NoAnswer, "the acquirer answers neither sale nor reversal for a while"},
+}
+
+// ChallengePassword is what the issuer's page accepts; anything else fails the challenge.
+const ChallengePassword = "1234"
+
+// behaviourOf returns what a PAN makes the counterparties do.
+func behaviourOf(number string) Card {
+	for _, card := range Cards {
+		if card.Number == number {
+			return card
+		}
+	}
+	return Card{Number: number, ThreeDS: Frictionless, Acquirer: Approve}
+}

@@ -1,0 +1,315 @@
+package simulator
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// Names and limits of EMV 3-D Secure 2.2.0 messages.
+const (
+	messageVersion = "2.2.0"
+	maxMessage     = 64 << 10
+)
+
+// serialNum is the version of the directory server's ranges, which never change.
+const serialNum = "1"
+
+// cardRange is an element of cardRangeData.
+type cardRange struct {
+	StartRange              string `json:"startRange"`
+	EndRange                string `json:"endRange"`
+	ActionInd               string `json:"actionInd"`
+	ACSStartProtocolVersion string `json:"acsStartProtocolVersion"`
+	ACSEndProtocolVersion   string `json:"acsEndProtocolVersion"`
+}
+
+// enrolled are the ranges in 3-D Secure: the great schemes but for Discover, so that there is a card without.
+var enrolled = rangesOf(
+	"4000000000000000", "4999999999999999", // Visa
+	"2221000000000000", "2720999999999999", "5100000000000000", "5599999999999999", // Mastercard
+	"5000000000000000", "5099999999999999", "5600000000000000", "5899999999999999", // Maestro
+	"340000000000000", "349999999999999", "370000000000000", "379999999999999", // American Express
+	"36000000000000", "36999999999999", // Diners Club
+	"3528000000000000", "3589999999999999", // JCB
+	"6200000000000000", "6299999999999999", // UnionPay
+)
+
+func rangesOf(bounds ...string) []cardRange {
+	var ranges []cardRange
+	for pair := range slices.Chunk(bounds, 2) {
+		ranges = append(ranges, cardRange{
+			StartRange: pair[0], EndRange: pair[1], ActionInd: "A",
+			ACSStartProtocolVersion: "2.1.0", ACSEndProtocolVersion: messageVersion,
+		})
+	}
+	return ranges
+}
+
+func isEnrolled(number string) bool {
+	return slices.ContainsFunc(enrolled, func(r cardRange) bool {
+		return len(number) == len(r.StartRange) && r.StartRange <= number && number <= r.EndRange
+	})
+}
+
+// DirectoryServer answers a 3DS Server's PReq and AReq messages, the latter as the issuer's ACS would, by the card:
+// see [Cards]. Faults in a message are answered with an Erro that names the data elements.
+type DirectoryServer struct {
+	// ACS takes the challenges; ACSURL is where a browser reaches it.
+	ACS    *ACS
+	ACSURL string
+	// AnyClient serves callers without a verified client certificate too; for tests without TLS.
+	AnyClient bool
+	Log       *slog.Logger // nil means [slog.Default]
+}
+
+// ServeHTTP implements [http.Handler].
+func (d *DirectoryServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !d.AnyClient && (r.TLS == nil || len(r.TLS.VerifiedChains) == 0) {
+		http.Error(w, "the directory server wants a client certificate", http.StatusForbidden)
+		return
+	}
+	if r.Method != http.MethodPost {
+		http.Error(w, "only POST", http.StatusMethodNotAllowed)
+		return
+	}
+	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxMessage))
+	if err != nil {
+		http.Error(w, "the message is too long", http.StatusRequestEntityTooLarge)
+		return
+	}
+	var m elements
+	if err := json.Unmarshal(raw, &m); err != nil || m == nil {
+		writeJSON(w, m.erro("203", "not a JSON object"))
+		return
+	}
+	logger(d.Log).InfoContext(r.Context(), "directory server: message received", "type", m.text("messageType"))
+	switch m.text("messageType") {
+	case "PReq":
+		writeJSON(w, d.preparation(m))
+	case "AReq":
+		writeJSON(w, d.authentication(m))
+	case "Erro":
+		logger(d.Log).WarnContext(r.Context(), "directory server: error message", "code", m.text("errorCode"), "detail", m.text("errorDetail"))
+		w.WriteHeader(http.StatusOK)
+	default:
+		writeJSON(w, m.erro("101", "messageType"))
+	}
+}
+
+// elements are the data elements of a message.
+type elements map[string]any
+
+// text returns an element, "" when it is missing or no string.
+func (m elements) text(name string) string {
+	s, _ := m[name].(string)
+	return s
+}
+
+func (m elements) erro(code, detail string) elements {
+	e := elements{
+		"messageType": "Erro", "messageVersion": messageVersion, "errorCode": code, "errorComponent": "D",
+		"errorDescription": "The message was refused", "errorDetail": detail,
+	}
+	for _, id := range []string{"threeDSServerTransID", "dsTransID", "acsTransID"} {
+		if s := m.text(id); uuid.Validate(s) == nil {
+			e[id] = s
+		}
+	}
+	if s := m.text("messageType"); s != "" && len(s) == 4 {
+		e["errorMessageType"] = s
+	}
+	return e
+}
+
+func (d *DirectoryServer) preparation(m elements) elements {
+	if refusal := m.check(preqElements); refusal != nil {
+		return refusal
+	}
+	answer := elements{
+		"messageType": "PRes", "messageVersion": messageVersion, "threeDSServerTransID": m["threeDSServerTransID"],
+		"dsTransID": uuid.NewString(), "dsStartProtocolVersion": "2.1.0", "dsEndProtocolVersion": messageVersion,
+		"serialNum": serialNum,
+	}
+	switch m.text("serialNum") {
+	case "":
+		answer["cardRangeData"] = enrolled
+	case serialNum: // nothing has changed
+	default:
+		return m.erro("307", "serialNum")
+	}
+	return answer
+}
+
+func (d *DirectoryServer) authentication(m elements) elements {
+	if refusal := m.check(areqElements); refusal != nil {
+		return refusal
+	}
+	number := m.text("acctNumber")
+	if !isEnrolled(number) {
+		return m.erro("305", "acctNumber: in no card range")
+	}
+	behaviour := behaviourOf(number).ThreeDS
+	answer := elements{
+		"messageType": "ARes", "messageVersion": messageVersion, "threeDSServerTransID": m["threeDSServerTransID"],
+		"dsTransID": uuid.NewString(), "acsTransID": uuid.NewString(), "transStatus": string(behaviour),
+		"dsReferenceNumber": "FINPAY-SIMULATED-DS", "acsReferenceNumber": "FINPAY-SIMULATED-ACS", "acsOperatorID": "SIMULATED",
+	}
+	if eci := eciOf(number, string(behaviour)); eci != "" {
+		answer["eci"] = eci
+	}
+	switch behaviour {
+	case Frictionless, Attempted:
+		answer["authenticationValue"] = newCAVV()
+	case Challenge:
+		answer["acsURL"], answer["acsChallengeMandated"], answer["authenticationType"] = d.ACSURL, "Y", "01"
+		d.ACS.expect(m, answer.text("dsTransID"), answer.text("acsTransID"))
+	case NotAuthentic:
+		answer["transStatusReason"] = "01" // card authentication failed
+	case Rejected:
+		answer["transStatusReason"] = "11" // suspected fraud
+	case Unavailable:
+		answer["transStatusReason"] = "14" // transaction timed out at the ACS
+	}
+	return answer
+}
+
+// eciOf returns the electronic commerce indicator that the card's scheme gives for a transStatus.
+func eciOf(number, transStatus string) string {
+	mastercard := strings.HasPrefix(number, "5") || strings.HasPrefix(number, "2")
+	switch {
+	case transStatus == "Y" && mastercard:
+		return "02"
+	case transStatus == "A" && mastercard:
+		return "01"
+	case transStatus == "Y":
+		return "05"
+	case transStatus == "A":
+		return "06"
+	case transStatus == "C":
+		return ""
+	case mastercard:
+		return "00"
+	}
+	return "07"
+}
+
+// newCAVV returns a random authenticationValue: base64 of 20 bytes.
+func newCAVV() string {
+	var b [20]byte
+	_, _ = rand.Read(b[:])
+	return base64.StdEncoding.EncodeToString(b[:])
+}
+
+// requirement is a required data element and its form.
+type requirement struct {
+	element string
+	form    *regexp.Regexp
+}
+
+func form(s string) *regexp.Regexp { return regexp.MustCompile("^(?s:" + s + ")$") }
+
+var (
+	anyText = form(`.+`)
+	uuidish = form(`[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}`)
+	webURL  = form(`https?://.+`)
+	version = form(`2\.2\.0`)
+)
+
+var preqElements = []requirement{
+	{"messageVersion", version},
+	{"threeDSServerRefNumber", form(`.{1,32}`)},
+	{"threeDSServerTransID", uuidish},
+}
+
+// areqElements are those that table B.1 requires for deviceChannel 02 and messageCategory 01.
+var areqElements = []requirement{
+	{"messageVersion", version},
+	{"deviceChannel", form(`02`)},
+	{"messageCategory", form(`01`)},
+	{"threeDSCompInd", form(`[YNU]`)},
+	{"threeDSRequestorAuthenticationInd", form(`0[1-6]`)},
+	{"threeDSRequestorID", form(`.{1,35}`)},
+	{"threeDSRequestorName", form(`.{1,40}`)},
+	{"threeDSRequestorURL", webURL},
+	{"threeDSServerRefNumber", form(`.{1,32}`)},
+	{"threeDSServerTransID", uuidish},
+	{"threeDSServerURL", form(`https://.+`)},
+	{"acctNumber", form(`[0-9]{13,19}`)},
+	{"cardExpiryDate", form(`[0-9]{2}(0[1-9]|1[0-2])`)},
+	{"acquirerBIN", form(`.{1,11}`)},
+	{"acquirerMerchantID", form(`.{1,35}`)},
+	{"mcc", form(`[0-9]{4}`)},
+	{"merchantCountryCode", form(`[0-9]{3}`)},
+	{"merchantName", form(`.{1,40}`)},
+	{"notificationURL", webURL},
+	{"purchaseAmount", form(`[0-9]{1,48}`)},
+	{"purchaseCurrency", form(`[0-9]{3}`)},
+	{"purchaseExponent", form(`[0-9]`)},
+	{"purchaseDate", form(`[0-9]{14}`)},
+	{"browserAcceptHeader", anyText},
+	{"browserLanguage", form(`.{1,8}`)},
+	{"browserUserAgent", anyText},
+}
+
+// withScript are required as well once browserJavascriptEnabled is true.
+var withScript = []requirement{
+	{"browserColorDepth", form(`1|4|8|15|16|24|32|48`)},
+	{"browserScreenHeight", form(`[0-9]{1,6}`)},
+	{"browserScreenWidth", form(`[0-9]{1,6}`)},
+	{"browserTZ", form(`[+-]?[0-9]{1,4}`)},
+}
+
+// check returns an Erro for what is missing (201) or malformed (203), nil when nothing is.
+func (m elements) check(required []requirement) elements {
+	var missing, malformed []string
+	if slices.ContainsFunc(required, func(r requirement) bool { return r.element == "browserAcceptHeader" }) {
+		script, ok := m["browserJavascriptEnabled"].(bool)
+		if !ok {
+			missing = append(missing, "browserJavascriptEnabled")
+		}
+		if script {
+			required = slices.Concat(required, withScript)
+			if _, ok := m["browserJavaEnabled"].(bool); !ok {
+				missing = append(missing, "browserJavaEnabled")
+			}
+		}
+	}
+	for _, r := range required {
+		switch value := m.text(r.element); {
+		case value == "":
+			missing = append(missing, r.element)
+		case !r.form.MatchString(value):
+			malformed = append(malformed, r.element)
+		}
+	}
+	switch {
+	case missing != nil:
+		return m.erro("201", strings.Join(missing, ","))
+	case slices.Equal(malformed, []string{"messageVersion"}):
+		return m.erro("102", "messageVersion")
+	case malformed != nil:
+		return m.erro("203", strings.Join(malformed, ","))
+	}
+	return nil
+}
+
+func writeJSON(w http.ResponseWriter, message any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	_ = json.NewEncoder(w).Encode(message)
+}
+
+func logger(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.Default()
+	}
+	return l
+}

@@ -1,0 +1,110 @@
+package store
+
+// LedgerEntry is one leaf of the signed log.
+type LedgerEntry struct {
+	Index int64
+	Leaf  []byte // RFC 6962 leaf hash
+	Entry []byte // canonical JSON
+}
+
+// LedgerSize returns the number of entries.
+func (q Queries) LedgerSize() (int64, error) {
+	var n int64
+	err := q.q.QueryRowContext(q.ctx, "SELECT COALESCE(MAX(idx) + 1, 0) FROM ledger_entries").Scan(&n)
+	return n, translate(err)
+}
+
+// LedgerEntries returns entries from an index on, in order.
+func (q Queries) LedgerEntries(from int64, limit int) ([]LedgerEntry, error) {
+	return q.ledgerEntries("WHERE idx >= ? ORDER BY idx LIMIT ?", from, limit)
+}
+
+// LedgerEntriesOf returns the entries about a resource, in order.
+func (q Queries) LedgerEntriesOf(resource string) ([]LedgerEntry, error) {
+	return q.ledgerEntries("WHERE entry ->> '$.resource' = ? ORDER BY idx", resource)
+}
+
+func (q Queries) ledgerEntries(clause string, args ...any) ([]LedgerEntry, error) {
+	rows, err := q.q.QueryContext(q.ctx, "SELECT idx, leaf, entry FROM ledger_entries "+clause, args...)
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var list []LedgerEntry
+	for rows.Next() {
+		var e LedgerEntry
+		if err := rows.Scan(&e.Index, &e.Leaf, &e.Entry); err != nil {
+			return nil, translate(err)
+		}
+		list = append(list, e)
+	}
+	return list, translate(rows.Err())
+}
+
+// LedgerHashes returns count hashes of complete subtrees of 256^level leaves, from an index on. Level 0 are the
+// leaves themselves.
+func (q Queries) LedgerHashes(level int, from int64, count int) ([][]byte, error) {
+	query, args := "SELECT hash FROM ledger_nodes WHERE level = ? AND idx >= ? ORDER BY idx LIMIT ?", []any{level, from, count}
+	if level == 0 {
+		query, args = "SELECT leaf FROM ledger_entries WHERE idx >= ? ORDER BY idx LIMIT ?", []any{from, count}
+	}
+	rows, err := q.q.QueryContext(q.ctx, query, args...)
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer func() { _ = rows.Close() }()
+	hashes := make([][]byte, 0, count)
+	for rows.Next() {
+		var h []byte
+		if err := rows.Scan(&h); err != nil {
+			return nil, translate(err)
+		}
+		hashes = append(hashes, h)
+	}
+	return hashes, translate(rows.Err())
+}
+
+// LedgerCheckpoint returns the newest signed checkpoint and its size.
+func (q Queries) LedgerCheckpoint() (size int64, note []byte, err error) {
+	err = q.q.QueryRowContext(q.ctx, "SELECT size, note FROM ledger_checkpoints ORDER BY size DESC LIMIT 1").Scan(&size, &note)
+	return size, note, translate(err)
+}
+
+// LedgerCheckpoint is a signed tree head.
+type LedgerCheckpoint struct {
+	Size int64
+	Note []byte
+}
+
+// LedgerCheckpoints returns checkpoints of trees larger than a size, smallest first.
+func (q Queries) LedgerCheckpoints(after int64, limit int) ([]LedgerCheckpoint, error) {
+	rows, err := q.q.QueryContext(q.ctx, "SELECT size, note FROM ledger_checkpoints WHERE size > ? ORDER BY size LIMIT ?", after, limit)
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var list []LedgerCheckpoint
+	for rows.Next() {
+		var c LedgerCheckpoint
+		if err := rows.Scan(&c.Size, &c.Note); err != nil {
+			return nil, translate(err)
+		}
+		list = append(list, c)
+	}
+	return list, translate(rows.Err())
+}
+
+// PutLedgerEntry appends a leaf.
+func (tx *Tx) PutLedgerEntry(e LedgerEntry) error {
+	return tx.Exec("INSERT INTO ledger_entries (idx, leaf, entry) VALUES (?,?,?)", e.Index, e.Leaf, string(e.Entry))
+}
+
+// PutLedgerNode keeps the root of a complete subtree.
+func (tx *Tx) PutLedgerNode(level int, index int64, hash []byte) error {
+	return tx.Exec("INSERT INTO ledger_nodes (level, idx, hash) VALUES (?,?,?)", level, index, hash)
+}
+
+// PutLedgerCheckpoint keeps a signed checkpoint.
+func (tx *Tx) PutLedgerCheckpoint(size int64, note []byte) error {
+	return tx.Exec("INSERT INTO ledger_checkpoints (size, note) VALUES (?,?)", size, note)
+}

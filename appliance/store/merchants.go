@@ -1,0 +1,106 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/finterra/finpay/pci"
+)
+
+// Merchant is one row of merchants.
+type Merchant struct {
+	ID            string
+	Domain        string
+	Profile       pci.Merchant
+	ReturnHosts   []string
+	WebhookURL    string
+	WebhookSecret []byte // sealed
+	CreatedAt     time.Time
+}
+
+// APIKey is one row of api_keys.
+type APIKey struct {
+	ID         string
+	MerchantID string
+	Mode       string // "test" or "live"
+	MAC        []byte
+	Scopes     string
+	CreatedAt  time.Time
+	RevokedAt  time.Time
+}
+
+// Merchant returns one merchant.
+func (q Queries) Merchant(id string) (Merchant, error) {
+	var m Merchant
+	var profile, hosts string
+	err := q.q.QueryRowContext(q.ctx, "SELECT id, domain, profile, return_hosts, webhook_url, webhook_secret, created_at FROM merchants WHERE id = ?", id).
+		Scan(&m.ID, &m.Domain, &profile, &hosts, &m.WebhookURL, &m.WebhookSecret, scanTime{&m.CreatedAt})
+	if err != nil {
+		return m, translate(err)
+	}
+	if err := json.Unmarshal([]byte(profile), &m.Profile); err != nil {
+		return m, fmt.Errorf("merchant %s: profile: %w", id, err)
+	}
+	if err := json.Unmarshal([]byte(hosts), &m.ReturnHosts); err != nil {
+		return m, fmt.Errorf("merchant %s: return hosts: %w", id, err)
+	}
+	return m, nil
+}
+
+// MerchantIDs returns the ids of all merchants.
+func (q Queries) MerchantIDs() ([]string, error) {
+	rows, err := q.q.QueryContext(q.ctx, "SELECT id FROM merchants ORDER BY id")
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var ids []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, translate(err)
+		}
+		ids = append(ids, id)
+	}
+	return ids, translate(rows.Err())
+}
+
+// PutMerchant writes a merchant.
+func (tx *Tx) PutMerchant(m Merchant) error {
+	inUTC(&m.CreatedAt)
+	profile, err := json.Marshal(m.Profile)
+	if err != nil {
+		return err
+	}
+	hosts, err := json.Marshal(m.ReturnHosts)
+	if err != nil {
+		return err
+	}
+	return tx.write("merchants", m.ID, m, `INSERT INTO merchants (id, domain, profile, return_hosts, webhook_url, webhook_secret, created_at)
+		VALUES (?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET domain = excluded.domain, profile = excluded.profile,
+		return_hosts = excluded.return_hosts, webhook_url = excluded.webhook_url, webhook_secret = excluded.webhook_secret`,
+		m.ID, m.Domain, string(profile), string(hosts), m.WebhookURL, m.WebhookSecret, formatTime(m.CreatedAt))
+}
+
+// APIKey returns one API key.
+func (q Queries) APIKey(id string) (APIKey, error) {
+	k := APIKey{ID: id}
+	err := q.q.QueryRowContext(q.ctx, "SELECT merchant_id, mode, mac, scopes, created_at, revoked_at FROM api_keys WHERE id = ?", id).
+		Scan(&k.MerchantID, &k.Mode, &k.MAC, &k.Scopes, scanTime{&k.CreatedAt}, scanTime{&k.RevokedAt})
+	return k, translate(err)
+}
+
+// PutAPIKey writes an API key.
+func (tx *Tx) PutAPIKey(k APIKey) error {
+	inUTC(&k.CreatedAt, &k.RevokedAt)
+	return tx.write("api_keys", k.ID, k, `INSERT INTO api_keys (id, merchant_id, mode, mac, scopes, created_at, revoked_at) VALUES (?,?,?,?,?,?,?)
+		ON CONFLICT (id) DO UPDATE SET revoked_at = excluded.revoked_at`,
+		k.ID, k.MerchantID, k.Mode, k.MAC, k.Scopes, formatTime(k.CreatedAt), formatTime(k.RevokedAt))
+}
+
+// LiveKeys returns how many live API keys are in force.
+func (q Queries) LiveKeys() (n int, err error) {
+	err = q.q.QueryRowContext(q.ctx, "SELECT count(*) FROM api_keys WHERE mode = 'live' AND revoked_at = ''").Scan(&n)
+	return n, translate(err)
+}

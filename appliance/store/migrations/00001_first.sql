@@ -1,0 +1,262 @@
+-- +goose Up
+CREATE TABLE merchants (
+    id             TEXT PRIMARY KEY,
+    domain         TEXT NOT NULL,          -- token space; several merchants may share one
+    profile        TEXT NOT NULL,          -- JSON: name, MCC, country, acquirer and 3DS ids
+    return_hosts   TEXT NOT NULL,          -- JSON: hosts that return URLs may name; empty: any
+    webhook_url    TEXT NOT NULL,          -- '' for none
+    webhook_secret BLOB NOT NULL,          -- sealed under the HSM's kek
+    created_at     TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE api_keys (
+    id          TEXT PRIMARY KEY,
+    merchant_id TEXT NOT NULL REFERENCES merchants (id),
+    mode        TEXT NOT NULL,             -- test or live
+    mac         BLOB NOT NULL,             -- HMAC of the secret under the HSM's apikey
+    scopes      TEXT NOT NULL,             -- space-separated
+    created_at  TEXT NOT NULL,
+    revoked_at  TEXT NOT NULL DEFAULT ''
+) STRICT;
+
+CREATE TABLE payments (
+    id           TEXT PRIMARY KEY,
+    merchant_id  TEXT NOT NULL REFERENCES merchants (id),
+    session_hash BLOB NOT NULL UNIQUE,     -- SHA-256 of the checkout session
+    status       TEXT NOT NULL,
+    amount       INTEGER NOT NULL,         -- minor units
+    currency     TEXT NOT NULL,
+    reference    TEXT NOT NULL,
+    return_url   TEXT NOT NULL,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    created_at   TEXT NOT NULL,
+    expires_at   TEXT NOT NULL,
+    updated_at   TEXT NOT NULL
+) STRICT;
+CREATE INDEX payments_by_merchant ON payments (merchant_id, id DESC);
+CREATE INDEX payments_unfinished ON payments (status, expires_at) WHERE status IN ('created', 'authenticating', 'authorizing', 'indeterminate', 'declined');
+
+-- What belongs to people. Never covered by an entry, so that it can be deleted.
+CREATE TABLE customers (
+    payment_id TEXT PRIMARY KEY REFERENCES payments (id),
+    name       TEXT NOT NULL,
+    email      TEXT NOT NULL,
+    phone      TEXT NOT NULL,
+    billing    TEXT NOT NULL
+) STRICT;
+
+-- One card tried on a payment.
+CREATE TABLE attempts (
+    payment_id    TEXT NOT NULL REFERENCES payments (id),
+    n             INTEGER NOT NULL,
+    status        TEXT NOT NULL,
+    form          TEXT NOT NULL,           -- the showing of the form that it came from
+    domain        TEXT NOT NULL,
+    token         TEXT NOT NULL,
+    brand         TEXT NOT NULL,
+    truncated     TEXT NOT NULL,
+    expiry        TEXT NOT NULL,
+    trans_status  TEXT NOT NULL DEFAULT '',
+    eci           TEXT NOT NULL DEFAULT '',
+    server_trans_id TEXT NOT NULL DEFAULT '',
+    ds_trans_id   TEXT NOT NULL DEFAULT '',
+    stan          TEXT NOT NULL DEFAULT '',
+    rrn           TEXT NOT NULL DEFAULT '',
+    sent_at       TEXT NOT NULL DEFAULT '',
+    response_code TEXT NOT NULL DEFAULT '',
+    approval_code TEXT NOT NULL DEFAULT '',
+    reason        TEXT NOT NULL DEFAULT '',
+    reversal_stan TEXT NOT NULL DEFAULT '',
+    reversal_rrn  TEXT NOT NULL DEFAULT '',
+    reversal_at   TEXT NOT NULL DEFAULT '',
+    created_at    TEXT NOT NULL,
+    updated_at    TEXT NOT NULL,
+    PRIMARY KEY (payment_id, n)
+) STRICT;
+CREATE INDEX attempts_unresolved ON attempts (status) WHERE status IN ('authorizing', 'indeterminate');
+CREATE UNIQUE INDEX attempts_by_form ON attempts (payment_id, form);
+
+-- The registry of issued tokens. No hash of a PAN, nothing from which a PAN follows without the HSM. What is issued is an
+-- immutable record; package runs keeps records in these four tables and moves them between them.
+CREATE TABLE token_tail (
+    seq     INTEGER PRIMARY KEY,
+    records BLOB NOT NULL                  -- of one commit
+) STRICT;
+CREATE TABLE token_runs (
+    id      INTEGER PRIMARY KEY,
+    level   INTEGER NOT NULL,
+    records INTEGER NOT NULL,
+    through INTEGER NOT NULL               -- tail segments up to this one are in this run or an older one
+) STRICT;
+CREATE TABLE token_chunks (
+    run    INTEGER NOT NULL,
+    n      INTEGER NOT NULL,
+    pages  BLOB NOT NULL,                  -- where they are and with which key each begins
+    filter BLOB NOT NULL,
+    UNIQUE (run, n)                        -- with a rowid: filters are too large for the nodes of an index
+) STRICT;
+CREATE TABLE token_pages (
+    id   INTEGER PRIMARY KEY,              -- a place, used again when its run is merged into another
+    page BLOB NOT NULL
+) STRICT;
+
+-- Domains by number, as records name them.
+CREATE TABLE token_domains (
+    id   INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- What has changed about a token since it was issued.
+CREATE TABLE token_states (
+    domain      TEXT NOT NULL,
+    token       TEXT NOT NULL,
+    status      TEXT NOT NULL,             -- active, inactive, replaced
+    expiry      TEXT NOT NULL,
+    replaced_by TEXT NOT NULL,
+    updated_at  TEXT NOT NULL,
+    PRIMARY KEY (domain, token)
+) STRICT, WITHOUT ROWID;
+
+-- How many tokens each key version has: counted along, so that nobody must scan.
+CREATE TABLE token_counts (
+    key_version INTEGER PRIMARY KEY,
+    issued      INTEGER NOT NULL,
+    replaced    INTEGER NOT NULL
+) STRICT;
+
+-- Bulk issues: the Merkle root over a batch's rows in key order.
+CREATE TABLE token_batches (
+    n       INTEGER PRIMARY KEY,
+    records INTEGER NOT NULL,
+    root    BLOB NOT NULL
+) STRICT;
+
+-- Replacements, in the order in which they happened, and how far a domain has followed them.
+CREATE TABLE token_changes (
+    seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+    domain TEXT NOT NULL,
+    old    TEXT NOT NULL,
+    new    TEXT NOT NULL,
+    at     TEXT NOT NULL
+) STRICT;
+CREATE INDEX token_changes_by_domain ON token_changes (domain, seq);
+CREATE TABLE domain_acks (
+    domain TEXT PRIMARY KEY,
+    seq    INTEGER NOT NULL,
+    at     TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- The outbox: written in the commit of the transition that it tells of.
+CREATE TABLE events (
+    id          TEXT PRIMARY KEY,
+    merchant_id TEXT NOT NULL REFERENCES merchants (id),
+    payment_id  TEXT NOT NULL,
+    type        TEXT NOT NULL,
+    body        BLOB NOT NULL,
+    created_at  TEXT NOT NULL
+) STRICT;
+
+-- Delivery of events, and its tries: bookkeeping that no entry covers.
+CREATE TABLE deliveries (
+    event_id TEXT PRIMARY KEY REFERENCES events (id),
+    status   TEXT NOT NULL,                -- pending, delivered, failed
+    tries    INTEGER NOT NULL DEFAULT 0,
+    next_at  TEXT NOT NULL
+) STRICT;
+CREATE INDEX deliveries_due ON deliveries (next_at) WHERE status = 'pending';
+
+CREATE TABLE delivery_tries (
+    event_id TEXT NOT NULL REFERENCES events (id),
+    n        INTEGER NOT NULL,
+    at       TEXT NOT NULL,
+    code     INTEGER NOT NULL,             -- HTTP status, 0 for none
+    error    TEXT NOT NULL,
+    PRIMARY KEY (event_id, n)
+) STRICT, WITHOUT ROWID;
+
+-- First answers, for repeats of a request. No entry covers them.
+CREATE TABLE idempotency (
+    merchant_id TEXT NOT NULL,
+    key         TEXT NOT NULL,
+    request_mac BLOB NOT NULL,             -- HMAC of method, path and body under an HSM key
+    payment_id  TEXT NOT NULL,
+    created_at  TEXT NOT NULL,
+    PRIMARY KEY (merchant_id, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE sequences (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL
+) STRICT;
+
+-- The signed log. ledger_nodes holds the roots of complete subtrees of 256^level leaves.
+CREATE TABLE ledger_entries (
+    idx   INTEGER PRIMARY KEY,
+    leaf  BLOB NOT NULL,                   -- RFC 6962 leaf hash
+    entry TEXT NOT NULL                    -- canonical JSON
+) STRICT;
+CREATE INDEX ledger_by_resource ON ledger_entries (entry ->> '$.resource');
+CREATE TABLE ledger_nodes (
+    level INTEGER NOT NULL,
+    idx   INTEGER NOT NULL,
+    hash  BLOB NOT NULL,
+    PRIMARY KEY (level, idx)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE ledger_checkpoints (
+    size INTEGER PRIMARY KEY,
+    note BLOB NOT NULL
+) STRICT;
+
+-- Counts of new cards that begin and end alike, once they have come near the limit: bookkeeping that no entry covers.
+CREATE TABLE token_bounds (
+    day       TEXT NOT NULL,               -- UTC, YYYY-MM-DD
+    domain    TEXT NOT NULL,
+    key_id    TEXT NOT NULL,               -- of the API key
+    truncated TEXT NOT NULL,
+    cards     INTEGER NOT NULL,
+    PRIMARY KEY (day, domain, key_id, truncated)
+) STRICT, WITHOUT ROWID;
+
+-- To whom the cards of an API key are detokenized.
+CREATE TABLE recipients (
+    key_id     TEXT PRIMARY KEY REFERENCES api_keys (id),
+    public_key BLOB NOT NULL,              -- P-256, uncompressed point (SEC 1, section 2.3.3)
+    quota      INTEGER NOT NULL,           -- cards a day
+    usable_at  TEXT NOT NULL,
+    created_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- How many cards an API key has had detokenized in a day; each has an entry of its own.
+CREATE TABLE detokenizations (
+    key_id TEXT PRIMARY KEY,
+    day    TEXT NOT NULL,                  -- UTC, YYYY-MM-DD
+    cards  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- +goose Down
+DROP TABLE detokenizations;
+DROP TABLE recipients;
+DROP TABLE token_bounds;
+DROP TABLE ledger_checkpoints;
+DROP TABLE ledger_nodes;
+DROP TABLE ledger_entries;
+DROP TABLE sequences;
+DROP TABLE idempotency;
+DROP TABLE delivery_tries;
+DROP TABLE deliveries;
+DROP TABLE events;
+DROP TABLE domain_acks;
+DROP TABLE token_changes;
+DROP TABLE token_batches;
+DROP TABLE token_counts;
+DROP TABLE token_states;
+DROP TABLE token_domains;
+DROP TABLE token_pages;
+DROP TABLE token_chunks;
+DROP TABLE token_runs;
+DROP TABLE token_tail;
+DROP TABLE attempts;
+DROP TABLE customers;
+DROP TABLE payments;
+DROP TABLE api_keys;
+DROP TABLE merchants;

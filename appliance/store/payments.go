@@ -1,0 +1,231 @@
+package store
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/finterra/finpay/pci"
+)
+
+// Payment is one row of payments.
+type Payment struct {
+	ID          string
+	MerchantID  string
+	SessionHash []byte `json:"-"`
+	Status      string
+	Amount      pci.Amount
+	Reference   string
+	ReturnURL   string
+	Attempts    int // cards tried so far
+	CreatedAt   time.Time
+	ExpiresAt   time.Time
+	UpdatedAt   time.Time
+}
+
+// Customer is what a merchant told of a person.
+type Customer struct{ Name, Email, Phone, Billing string }
+
+// Attempt is one card tried on a payment.
+type Attempt struct {
+	PaymentID     string
+	N             int
+	Status        string
+	Form          string
+	Domain        string
+	Token         pci.Token
+	Card          pci.Card
+	TransStatus   string
+	ECI           string
+	ServerTransID string
+	DSTransID     string
+	Trace         pci.Trace
+	ResponseCode  string
+	ApprovalCode  string
+	Reason        string
+	Reversal      pci.Trace // set once a reversal is due
+	CreatedAt     time.Time
+	UpdatedAt     time.Time
+}
+
+const paymentColumns = "id, merchant_id, session_hash, status, amount, currency, reference, return_url, attempts, created_at, expires_at, updated_at"
+
+func scanPayment(row interface{ Scan(...any) error }) (Payment, error) {
+	var p Payment
+	err := row.Scan(&p.ID, &p.MerchantID, &p.SessionHash, &p.Status, &p.Amount.Minor, &p.Amount.Currency, &p.Reference,
+		&p.ReturnURL, &p.Attempts, scanTime{&p.CreatedAt}, scanTime{&p.ExpiresAt}, scanTime{&p.UpdatedAt})
+	return p, translate(err)
+}
+
+// Payment returns one payment.
+func (q Queries) Payment(id string) (Payment, error) {
+	return scanPayment(q.q.QueryRowContext(q.ctx, "SELECT "+paymentColumns+" FROM payments WHERE id = ?", id))
+}
+
+// PaymentBySession returns the payment of a checkout session, by the session's SHA-256.
+func (q Queries) PaymentBySession(hash []byte) (Payment, error) {
+	return scanPayment(q.q.QueryRowContext(q.ctx, "SELECT "+paymentColumns+" FROM payments WHERE session_hash = ?", hash))
+}
+
+// PaymentFilter narrows a list of payments. Zero fields do not.
+type PaymentFilter struct {
+	MerchantID string
+	Status     string
+	Reference  string
+	From, To   time.Time // of creation; To is not included
+	Before     string    // payments older than this id
+	Limit      int
+}
+
+// Payments returns payments, newest first.
+func (q Queries) Payments(f PaymentFilter) ([]Payment, error) {
+	where, args := []string{"merchant_id = ?"}, []any{f.MerchantID}
+	add := func(condition string, value string) {
+		if value != "" {
+			where, args = append(where, condition), append(args, value)
+		}
+	}
+	add("status = ?", f.Status)
+	add("reference = ?", f.Reference)
+	add("created_at >= ?", formatTime(f.From))
+	add("created_at < ?", formatTime(f.To))
+	add("id < ?", f.Before)
+	return q.payments("WHERE "+strings.Join(where, " AND ")+" ORDER BY id DESC LIMIT ?", append(args, f.Limit)...)
+}
+
+// PaymentsInStatus returns payments whose session ends before a time, oldest first.
+func (q Queries) PaymentsInStatus(status string, expireBefore time.Time, limit int) ([]Payment, error) {
+	return q.payments("WHERE status = ? AND expires_at < ? ORDER BY expires_at LIMIT ?", status, formatTime(expireBefore), limit)
+}
+
+func (q Queries) payments(clause string, args ...any) ([]Payment, error) {
+	rows, err := q.q.QueryContext(q.ctx, "SELECT "+paymentColumns+" FROM payments "+clause, args...)
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var list []Payment
+	for rows.Next() {
+		p, err := scanPayment(rows)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, p)
+	}
+	return list, translate(rows.Err())
+}
+
+// Customer returns what is known of a payment's customer; it may be empty.
+func (q Queries) Customer(paymentID string) (Customer, error) {
+	var c Customer
+	err := q.q.QueryRowContext(q.ctx, "SELECT name, email, phone, billing FROM customers WHERE payment_id = ?", paymentID).
+		Scan(&c.Name, &c.Email, &c.Phone, &c.Billing)
+	return c, translate(err)
+}
+
+const attemptColumns = `payment_id, n, status, form, domain, token, brand, truncated, expiry, trans_status, eci, server_trans_id, ds_trans_id,
+	stan, rrn, sent_at, response_code, approval_code, reason, reversal_stan, reversal_rrn, reversal_at, created_at, updated_at`
+
+func scanAttempt(row interface{ Scan(...any) error }) (Attempt, error) {
+	var a Attempt
+	var expiry string
+	err := row.Scan(&a.PaymentID, &a.N, &a.Status, &a.Form, &a.Domain, &a.Token, &a.Card.Brand, &a.Card.Truncated, &expiry,
+		&a.TransStatus, &a.ECI, &a.ServerTransID, &a.DSTransID, &a.Trace.STAN, &a.Trace.RRN, scanTime{&a.Trace.TransmittedAt},
+		&a.ResponseCode, &a.ApprovalCode, &a.Reason, &a.Reversal.STAN, &a.Reversal.RRN, scanTime{&a.Reversal.TransmittedAt},
+		scanTime{&a.CreatedAt}, scanTime{&a.UpdatedAt})
+	if err != nil {
+		return a, translate(err)
+	}
+	a.Card.Expiry, err = pci.ParseExpiry(expiry)
+	return a, err
+}
+
+// Attempt returns one attempt of a payment.
+func (q Queries) Attempt(paymentID string, n int) (Attempt, error) {
+	return scanAttempt(q.q.QueryRowContext(q.ctx, "SELECT "+attemptColumns+" FROM attempts WHERE payment_id = ? AND n = ?", paymentID, n))
+}
+
+// AttemptByForm returns the attempt that a showing of the form has led to.
+func (q Queries) AttemptByForm(paymentID, form string) (Attempt, error) {
+	return scanAttempt(q.q.QueryRowContext(q.ctx, "SELECT "+attemptColumns+" FROM attempts WHERE payment_id = ? AND form = ?", paymentID, form))
+}
+
+// AttemptsInStatus returns attempts, oldest first.
+func (q Queries) AttemptsInStatus(status string) ([]Attempt, error) {
+	rows, err := q.q.QueryContext(q.ctx, "SELECT "+attemptColumns+" FROM attempts WHERE status = ? ORDER BY created_at", status)
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var list []Attempt
+	for rows.Next() {
+		a, err := scanAttempt(rows)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, a)
+	}
+	return list, translate(rows.Err())
+}
+
+// PutPayment writes a payment.
+func (tx *Tx) PutPayment(p Payment) error {
+	inUTC(&p.CreatedAt, &p.ExpiresAt, &p.UpdatedAt)
+	return tx.write("payments", p.ID, p, `INSERT INTO payments (`+paymentColumns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)
+		ON CONFLICT (id) DO UPDATE SET status = excluded.status, attempts = excluded.attempts, updated_at = excluded.updated_at`,
+		p.ID, p.MerchantID, p.SessionHash, p.Status, p.Amount.Minor, p.Amount.Currency, p.Reference, p.ReturnURL,
+		p.Attempts, formatTime(p.CreatedAt), formatTime(p.ExpiresAt), formatTime(p.UpdatedAt))
+}
+
+// PutCustomer keeps what belongs to a person, which no entry covers.
+func (tx *Tx) PutCustomer(paymentID string, c Customer) error {
+	return tx.Exec(`INSERT INTO customers (payment_id, name, email, phone, billing) VALUES (?,?,?,?,?)
+		ON CONFLICT (payment_id) DO UPDATE SET name = excluded.name, email = excluded.email, phone = excluded.phone, billing = excluded.billing`,
+		paymentID, c.Name, c.Email, c.Phone, c.Billing)
+}
+
+// PutAttempt writes an attempt.
+func (tx *Tx) PutAttempt(a Attempt) error {
+	inUTC(&a.Trace.TransmittedAt, &a.Reversal.TransmittedAt, &a.CreatedAt, &a.UpdatedAt)
+	return tx.write("attempts", fmt.Sprintf("%s/%d", a.PaymentID, a.N), a, `INSERT INTO attempts (`+attemptColumns+`)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+		ON CONFLICT (payment_id, n) DO UPDATE SET status = excluded.status, trans_status = excluded.trans_status, eci = excluded.eci,
+		server_trans_id = excluded.server_trans_id, ds_trans_id = excluded.ds_trans_id, stan = excluded.stan, rrn = excluded.rrn,
+		sent_at = excluded.sent_at, response_code = excluded.response_code, approval_code = excluded.approval_code,
+		reason = excluded.reason, reversal_stan = excluded.reversal_stan, reversal_rrn = excluded.reversal_rrn,
+		reversal_at = excluded.reversal_at, updated_at = excluded.updated_at`,
+		a.PaymentID, a.N, a.Status, a.Form, a.Domain, a.Token, a.Card.Brand, a.Card.Truncated, a.Card.Expiry.String(),
+		a.TransStatus, a.ECI, a.ServerTransID, a.DSTransID, a.Trace.STAN, a.Trace.RRN, formatTime(a.Trace.TransmittedAt),
+		a.ResponseCode, a.ApprovalCode, a.Reason, a.Reversal.STAN, a.Reversal.RRN, formatTime(a.Reversal.TransmittedAt),
+		formatTime(a.CreatedAt), formatTime(a.UpdatedAt))
+}
+
+// Next returns the next value of a sequence, starting at 1.
+func (tx *Tx) Next(name string) (int64, error) {
+	var value int64
+	err := tx.q.QueryRowContext(tx.ctx, `INSERT INTO sequences (name, value) VALUES (?, 1)
+		ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value`, name).Scan(&value)
+	return value, translate(err)
+}
+
+// Idempotent is the first request under an idempotency key.
+type Idempotent struct {
+	MerchantID, Key string
+	RequestMAC      []byte
+	PaymentID       string
+	CreatedAt       time.Time
+}
+
+// Idempotent returns the first request under a key.
+func (q Queries) Idempotent(merchantID, key string) (Idempotent, error) {
+	i := Idempotent{MerchantID: merchantID, Key: key}
+	err := q.q.QueryRowContext(q.ctx, "SELECT request_mac, payment_id, created_at FROM idempotency WHERE merchant_id = ? AND key = ?", merchantID, key).
+		Scan(&i.RequestMAC, &i.PaymentID, scanTime{&i.CreatedAt})
+	return i, translate(err)
+}
+
+// PutIdempotent keeps the first request under a key.
+func (tx *Tx) PutIdempotent(i Idempotent) error {
+	return tx.Exec("INSERT INTO idempotency (merchant_id, key, request_mac, payment_id, created_at) VALUES (?,?,?,?,?)",
+		i.MerchantID, i.Key, i.RequestMAC, i.PaymentID, formatTime(i.CreatedAt))
+}

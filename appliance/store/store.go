@@ -1,0 +1,380 @@
+// Package store holds the rows: their types, their SQL and their migrations, in SQLite.
+//
+// Reading is open to all of appliance. Writing is not: only package ledger gets a [Tx], and it commits one together
+// with the signed entries that tell of it. The writing methods remember the hash of each row they touch that
+// an entry must cover.
+//
+// # What is promised
+//
+// A committed transaction survives a crash and a power cut (WAL, synchronous=FULL). One process writes: a second
+// one that opens the same directory for writing is refused.
+//
+// # What no entry covers
+//
+// Tables of which entries tell nothing, because what they hold can be deleted, can be derived, or is bookkeeping: customers,
+// deliveries, delivery_tries, idempotency, sequences, the ledger's own ledger_entries, ledger_nodes and ledger_checkpoints
+// (signed as a whole), token_domains and token_counts, and the four tables in which package runs keeps the
+// records of tokens: token_tail, token_runs, token_chunks, token_pages. A record itself is covered by the entry of
+// its issue, wherever it is moved.
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/mattn/go-sqlite3"
+	"github.com/pressly/goose/v3"
+	"golang.org/x/sys/unix"
+
+	"github.com/finterra/finpay/appliance/store/runs"
+)
+
+// Errors of this package.
+var (
+	// ErrNotFound means that no row has this key.
+	ErrNotFound = errors.New("store: not found")
+	// ErrUnavailable means that the database cannot be used now: another process holds it for longer than this one
+	// waits, or its disk is full or fails.
+	ErrUnavailable = errors.New("store: the database is not available")
+	// ErrInUse means that another process serves from this directory.
+	ErrInUse = errors.New("store: another process is using this state directory")
+)
+
+// FileName is the database's name in the state directory.
+const FileName = "finpay.db"
+
+// busyTimeout is how long a statement waits for another process's lock.
+const busyTimeout = 2 * time.Second
+
+// walLimit cuts the write-ahead log back after a checkpoint where a long reader had let it grow.
+const walLimit = "PRAGMA journal_size_limit = 67108864"
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Store is an open database.
+type Store struct {
+	readers *sql.DB
+	writer  *sql.DB // one connection
+	conn    *sql.Conn
+	lock    *os.File
+	tokens  *runs.Tree // nil in a store that only reads: another process moves the records
+	domains domains
+}
+
+// Open opens the database of a state directory for reading and writing, and brings its tables up to date.
+func Open(ctx context.Context, dir string) (*Store, error) {
+	return OpenTuned(ctx, dir, runs.Config{})
+}
+
+// OpenTuned is [Open] with thresholds of the token registry.
+func OpenTuned(ctx context.Context, dir string, cfg runs.Config) (*Store, error) {
+	lock, err := lockDirectory(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{lock: lock}
+	path := filepath.Join(dir, FileName)
+	if err := s.open(ctx, path, cfg); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), s.Close())
+	}
+	return s, nil
+}
+
+// OpenReadOnly opens the database of a state directory beside a process that serves from it.
+func OpenReadOnly(dir string) (*Store, error) {
+	path := filepath.Join(dir, FileName)
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("no database: %w", err)
+	}
+	readers, err := sql.Open("sqlite3", source(path, "mode=ro", "_query_only=true"))
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return &Store{readers: readers}, nil
+}
+
+func (s *Store) open(ctx context.Context, path string, cfg runs.Config) error {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite itself would follow the umask
+	if err != nil {
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	if s.writer, err = sql.Open("sqlite3", source(path, "_journal_mode=WAL", "_synchronous=FULL", "_foreign_keys=true", "_secure_delete=true")); err != nil {
+		return err
+	}
+	s.writer.SetMaxOpenConns(1)
+	if err := migrate(ctx, s.writer); err != nil {
+		return err
+	}
+	if s.conn, err = s.writer.Conn(ctx); err != nil {
+		return err
+	}
+	if _, err := s.conn.ExecContext(ctx, walLimit); err != nil {
+		return err
+	}
+	if s.readers, err = sql.Open("sqlite3", source(path, "_query_only=true")); err != nil {
+		return err
+	}
+	s.readers.SetMaxOpenConns(8)
+	s.readers.SetMaxIdleConns(8)
+	s.tokens, err = runs.Open(ctx, s.conn, cfg)
+	return translate(err)
+}
+
+func source(path string, options ...string) string {
+	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
+	u.RawQuery = fmt.Sprintf("_busy_timeout=%d", busyTimeout.Milliseconds())
+	for _, option := range options {
+		u.RawQuery += "&" + option
+	}
+	return u.String()
+}
+
+func lockDirectory(dir string) (*os.File, error) {
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("%w: %s", ErrInUse, dir)
+	}
+	return lock, nil
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider(goose.DialectSQLite3, db, files)
+	if err != nil {
+		return err
+	}
+	_, err = provider.Up(ctx)
+	return translate(err)
+}
+
+// Close ends all connections and gives the directory free.
+func (s *Store) Close() error {
+	var errs []error
+	if s.conn != nil {
+		errs = append(errs, s.conn.Close())
+	}
+	if s.writer != nil {
+		errs = append(errs, s.writer.Close())
+	}
+	if s.readers != nil {
+		errs = append(errs, s.readers.Close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Ping reads from the database.
+func (s *Store) Ping(ctx context.Context) error {
+	var one int
+	return translate(s.readers.QueryRowContext(ctx, "SELECT 1").Scan(&one))
+}
+
+// Read returns the queries, each bounded by ctx.
+func (s *Store) Read(ctx context.Context) Queries { return Queries{ctx: ctx, q: s.readers, store: s} }
+
+// Queries are the reading statements, outside or inside a transaction.
+type Queries struct {
+	ctx context.Context //nolint:containedctx // a Queries lives for one call; in a Tx the context must not be the caller's
+	q   querier
+
+	store *Store
+	tx    *Tx // whose rows are seen too; nil outside
+}
+
+type querier interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// Tx is a transaction on the one writing connection. Only package ledger makes and commits one.
+//
+// Its statements do not carry a caller's context: an interrupted write makes SQLite roll back the whole
+// transaction, neighbours included.
+type Tx struct {
+	Queries
+	conn    *sql.Conn
+	touched map[string]string
+	tokens  runs.Writer
+	domains map[string]uint32 // added in this transaction
+}
+
+// Begin opens the transaction. The caller is the only writer, and ends it with [Tx.Commit] or [Tx.Rollback].
+func (s *Store) Begin() (*Tx, error) {
+	tx := &Tx{conn: s.conn, touched: make(map[string]string), tokens: s.tokens.Writer(s.conn)}
+	tx.Queries = Queries{ctx: context.Background(), q: s.conn, store: s, tx: tx}
+	if err := tx.Exec("BEGIN IMMEDIATE"); err != nil {
+		return nil, err
+	}
+	if err := tx.tokens.Begin(tx.ctx); err != nil {
+		return nil, errors.Join(translate(err), tx.Exec("ROLLBACK"))
+	}
+	return tx, nil
+}
+
+// Mark is a point in a transaction to which [Tx.Rewind] can return.
+type Mark struct{ tokens int }
+
+// Mark returns where the transaction stands. It goes with a savepoint: part of what was written is not in SQLite before
+// COMMIT.
+func (tx *Tx) Mark() Mark { return Mark{tx.tokens.Mark()} }
+
+// Rewind forgets what was written since a mark, beside the caller's ROLLBACK TO.
+func (tx *Tx) Rewind(m Mark) {
+	tx.tokens.Rewind(m.tokens)
+	tx.touched = make(map[string]string)
+	tx.domains = nil // SQLite knows which of them are left
+}
+
+// Commit writes what is left to write and commits. Where it fails, the caller finds out what became of the COMMIT, and calls
+// [Tx.Committed] or [Tx.Rollback].
+func (tx *Tx) Commit() error {
+	if err := tx.tokens.Flush(tx.ctx); err != nil {
+		return translate(err)
+	}
+	if err := tx.Exec("COMMIT"); err != nil {
+		return err
+	}
+	return tx.Committed()
+}
+
+// Committed makes what the transaction has written visible to readers, after a COMMIT.
+func (tx *Tx) Committed() error { return tx.tokens.Committed() }
+
+// Rollback undoes the whole transaction, which SQLite may have done already.
+func (tx *Tx) Rollback() error {
+	var err error
+	if tx.Open() {
+		err = tx.Exec("ROLLBACK")
+	}
+	return errors.Join(err, translate(tx.tokens.RolledBack(tx.ctx)))
+}
+
+// Exec runs a statement of package ledger.
+func (tx *Tx) Exec(query string, args ...any) error {
+	_, err := tx.q.ExecContext(tx.ctx, query, args...)
+	return translate(err)
+}
+
+// Open reports whether the transaction is still open: some errors make SQLite roll all of it back.
+func (tx *Tx) Open() bool {
+	open := false
+	_ = tx.conn.Raw(func(driver any) error {
+		open = !driver.(*sqlite3.SQLiteConn).AutoCommit()
+		return nil
+	})
+	return open
+}
+
+// Touched returns the rows written since the last call, as "table/key" to the SHA-256 of the row in hex.
+func (tx *Tx) Touched() map[string]string {
+	touched := tx.touched
+	tx.touched = make(map[string]string)
+	return touched
+}
+
+// Uncovered reports whether rows were written that no entry covers yet.
+func (tx *Tx) Uncovered() bool { return len(tx.touched) > 0 }
+
+// write runs a statement that writes one row which an entry must cover. row is hashed as JSON.
+func (tx *Tx) write(table, key string, row any, query string, args ...any) error {
+	if err := tx.Exec(query, args...); err != nil {
+		return fmt.Errorf("write %s: %w", table, err)
+	}
+	hash, err := HashRow(row)
+	if err != nil {
+		return err
+	}
+	tx.touched[table+"/"+key] = hash
+	return nil
+}
+
+// HashRow returns the SHA-256, in hex, of a row's JSON.
+func HashRow(row any) (string, error) {
+	text, err := json.Marshal(row)
+	if err != nil {
+		return "", fmt.Errorf("hash a row: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// translate turns the driver's errors into those of this package.
+func translate(err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	if e, ok := errors.AsType[sqlite3.Error](err); ok {
+		switch e.Code {
+		case sqlite3.ErrBusy, sqlite3.ErrLocked, sqlite3.ErrFull, sqlite3.ErrIoErr, sqlite3.ErrReadonly, sqlite3.ErrCantOpen, sqlite3.ErrNomem:
+			return fmt.Errorf("%w: %w", ErrUnavailable, err)
+		}
+	}
+	return err
+}
+
+// timeFormat keeps the order of times as text.
+const timeFormat = "2006-01-02T15:04:05.000000000Z"
+
+// formatTime returns a time in the form in which columns keep it.
+func formatTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(timeFormat)
+}
+
+// inUTC makes times of a row what they will be when the row is read: a row's hash must not depend on this machine's
+// time zone.
+func inUTC(times ...*time.Time) {
+	for _, t := range times {
+		*t = t.UTC()
+	}
+}
+
+func parseTime(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	return time.Parse(timeFormat, s)
+}
+
+// scanTime reads a column that formatTime wrote.
+type scanTime struct{ t *time.Time }
+
+func (s scanTime) Scan(value any) error {
+	text, ok := value.(string)
+	if !ok {
+		return fmt.Errorf("store: a time of type %T", value)
+	}
+	t, err := parseTime(text)
+	*s.t = t
+	return err
+}
