@@ -418,7 +418,7 @@ func TestAReceiptHasEveryEntryAndNoPerson(t *testing.T) {
 		t.Fatalf("%+v, %v", receipt, err)
 	}
 	for _, e := range receipt.Entries {
-		for _, person := range []string{"Siti", "siti@", "6789", "Aisyah", "198.51.100.7"} {
+		for _, person := range []string{"Siti", "siti@", "345 6789", "123456789", "Aisyah", "198.51.100.7"} {
 			if strings.Contains(e.Entry, person) {
 				t.Errorf("an entry names a person (%s): %s", person, e.Entry)
 			}
