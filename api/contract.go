@@ -92,6 +92,10 @@ type Tokens interface {
 	// Detokenize seals the card behind a token to the recipient that is registered for the caller's key. Each call is
 	// entered, and counts against the key's quota.
 	Detokenize(ctx context.Context, caller Caller, domain string, token pci.Token, reason DetokenizeReason) (SealedCard, error)
+	// Changes tells by which tokens tokens of a domain were replaced, under a newer version of the tokenization key.
+	Changes(ctx context.Context, caller Caller, domain string, page ChangePage) (TokenChanges, error)
+	// AcknowledgeChanges says that the domain uses its new tokens, through a change. It never goes back.
+	AcknowledgeChanges(ctx context.Context, caller Caller, domain string, through int64) (TokenChanges, error)
 	// Domains are those of the caller's merchant.
 	Domains(ctx context.Context, caller Caller) ([]Domain, error)
 }
@@ -257,16 +261,18 @@ type TokenStatus string
 const (
 	TokenActive   TokenStatus = "active"
 	TokenInactive TokenStatus = "inactive" // deactivated; tokenizing its card again makes it active
+	TokenReplaced TokenStatus = "replaced" // its card has another token; it works until the domain has acknowledged and the window is over
 )
 
 // Token is one issued token.
 type Token struct {
-	Token     pci.Token       `json:"token"`
-	Domain    string          `json:"domain"`
-	Format    pci.TokenFormat `json:"format"`
-	Status    TokenStatus     `json:"status"`
-	Card      Card            `json:"card"`
-	CreatedAt time.Time       `json:"created_at"`
+	Token      pci.Token       `json:"token"`
+	Domain     string          `json:"domain"`
+	Format     pci.TokenFormat `json:"format"`
+	Status     TokenStatus     `json:"status"`
+	ReplacedBy pci.Token       `json:"replaced_by,omitempty"`
+	Card       Card            `json:"card"`
+	CreatedAt  time.Time       `json:"created_at"`
 }
 
 // TokenResult is what became of one card of a batch: a token, or an error of the contract.
@@ -287,6 +293,28 @@ type TokenPage struct {
 type TokenList struct {
 	Tokens     []Token `json:"tokens"`
 	NextCursor string  `json:"next_cursor,omitempty"`
+}
+
+// ChangePage is where a page of changes begins, and its length.
+type ChangePage struct {
+	After *int64 // nil: after the newest acknowledged one
+	Limit int    // 1 to 1000
+}
+
+// TokenChanges is one page of a domain's changes, in order, and how far it has acknowledged them.
+type TokenChanges struct {
+	Domain       string        `json:"domain"`
+	Changes      []TokenChange `json:"changes"`
+	Acknowledged int64         `json:"acknowledged"` // number of the newest acknowledged change; 0 for none
+	Newest       int64         `json:"newest"`       // number of the newest change; 0 for none
+}
+
+// TokenChange tells that a token was replaced by another one of the same card.
+type TokenChange struct {
+	Seq int64     `json:"seq"` // rises; the numbers between belong to other domains
+	Old pci.Token `json:"old"`
+	New pci.Token `json:"new"`
+	At  time.Time `json:"at"`
 }
 
 // Domain is a token space: the same card has unrelated tokens in two of them.

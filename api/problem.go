@@ -82,6 +82,8 @@ var (
 		Detail: "No more cards are detokenized for this key today.", RetryAfter: time.Hour}
 	ErrInactive = &Problem{Status: http.StatusConflict, Code: "token_inactive", Title: "The token was deactivated",
 		Detail: "Tokenize its card again to make it active."}
+	ErrTokenReplaced = &Problem{Status: http.StatusGone, Code: "token_replaced", Title: "The token was replaced by another one",
+		Detail: "The domain has acknowledged the change and its window is over. GET the token to see by which it was replaced."}
 	ErrTokenBound = &Problem{Status: http.StatusTooManyRequests, Code: "token_bound", Title: "Too many cards that begin and end alike",
 		Detail: "So many different cards with one first six and last four digits look like a search for one of them. Try again tomorrow, or have an import window opened.", RetryAfter: time.Hour}
 	ErrRateLimit = &Problem{Status: http.StatusTooManyRequests, Code: "rate_limited", Title: "Too many requests",

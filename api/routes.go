@@ -74,6 +74,8 @@ func (s *server) router() http.Handler {
 		http.MethodPost: s.authenticated(ScopeTokens, s.issueToken),
 	})
 	s.route(r, "/v1/tokens/batch", methods{http.MethodPost: s.authenticated(ScopeTokens, s.issueTokens)})
+	s.route(r, "/v1/tokens/changes", methods{http.MethodGet: s.authenticated(ScopeTokens, s.listTokenChanges)})
+	s.route(r, "/v1/tokens/changes/acknowledge", methods{http.MethodPost: s.authenticated(ScopeTokens, s.acknowledgeTokenChanges)})
 	s.route(r, "/v1/tokens/{token}", methods{
 		http.MethodGet:    s.authenticated(ScopeTokens, s.getToken),
 		http.MethodDelete: s.authenticated(ScopeTokens, s.deactivateToken),

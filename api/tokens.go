@@ -53,7 +53,7 @@ func (s *server) listTokens(w http.ResponseWriter, r *http.Request, caller Calle
 	if page.Cursor, err = queryCursor(q); err != nil {
 		return err
 	}
-	if page.Limit, err = queryLimit(q); err != nil {
+	if page.Limit, err = queryLimit(q, MaxPage); err != nil {
 		return err
 	}
 	list, err := s.cfg.Tokens.List(r.Context(), caller, domain, page)
@@ -106,6 +106,57 @@ func (s *server) detokenize(w http.ResponseWriter, r *http.Request, caller Calle
 		return err
 	}
 	return writeJSON(w, http.StatusOK, card)
+}
+
+// maxChanges is the longest page of changes.
+const maxChanges = 1000
+
+func (s *server) listTokenChanges(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	q, err := readQuery(r, "domain", "after", "limit")
+	if err != nil {
+		return err
+	}
+	domain, err := domainOf(q)
+	if err != nil {
+		return err
+	}
+	var page ChangePage
+	if page.Limit, err = queryLimit(q, maxChanges); err != nil {
+		return err
+	}
+	if text, ok := q["after"]; ok {
+		after, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || after < 0 {
+			return ErrInvalid.With("The query parameter after is the number of a change, or 0.")
+		}
+		page.After = &after
+	}
+	changes, err := s.cfg.Tokens.Changes(r.Context(), caller, domain, page)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, changes)
+}
+
+func (s *server) acknowledgeTokenChanges(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	domain, err := onlyDomain(r)
+	if err != nil {
+		return err
+	}
+	var request struct {
+		Through int64 `json:"through"`
+	}
+	if err := readJSON(w, r, &request); err != nil {
+		return err
+	}
+	if request.Through < 1 {
+		return ErrInvalid.At("/through").With("Send the number of the newest change that the domain has followed.")
+	}
+	changes, err := s.cfg.Tokens.AcknowledgeChanges(r.Context(), caller, domain, request.Through)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, changes)
 }
 
 func (s *server) getIntakeKey(w http.ResponseWriter, r *http.Request) error {

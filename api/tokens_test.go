@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/finterra/finpay/pci"
 )
@@ -20,6 +21,7 @@ type registry struct {
 	known  bool
 	domain string
 	page   TokenPage
+	change ChangePage
 	ended  pci.Token
 	breaks int  // the batch fails after so many lines; 0 for never
 	hangUp bool // the batch is given up after its first line, while its client is silent
@@ -75,6 +77,16 @@ func (g *registry) Deactivate(_ context.Context, _ Caller, _ string, token pci.T
 func (g *registry) List(_ context.Context, _ Caller, domain string, page TokenPage) (TokenList, error) {
 	g.domain, g.page = domain, page
 	return TokenList{Tokens: []Token{aToken("9688077933731111")}, NextCursor: "9688077933731111"}, g.err
+}
+
+func (g *registry) Changes(_ context.Context, _ Caller, domain string, page ChangePage) (TokenChanges, error) {
+	g.domain, g.change = domain, page
+	return TokenChanges{Domain: "first", Changes: []TokenChange{{Seq: 7, Old: "9688077933731111", New: "9111111111111111", At: day}}, Newest: 7}, g.err
+}
+
+func (g *registry) AcknowledgeChanges(_ context.Context, _ Caller, domain string, through int64) (TokenChanges, error) {
+	g.domain = domain
+	return TokenChanges{Domain: "first", Changes: []TokenChange{}, Acknowledged: through, Newest: 7}, g.err
 }
 
 func (g *registry) Domains(context.Context, Caller) ([]Domain, error) {
@@ -319,6 +331,33 @@ func TestTokensAndDomainsAreListed(t *testing.T) {
 	wantProblem(t, d.send(t, tokens(http.MethodGet, "/v1/domains?a=b", "")), ErrUnknownField, "")
 }
 
+func TestReplacementsAreFollowedAndAcknowledged(t *testing.T) {
+	d := newDesk(Limits{})
+	w := d.send(t, tokens(http.MethodGet, "/v1/tokens/changes?domain=first&after=6&limit=1000", ""))
+	if want := `{"domain":"first","changes":[{"seq":7,"old":"9688077933731111","new":"9111111111111111","at":"` + day.Format(time.RFC3339) +
+		`"}],"acknowledged":0,"newest":7}`; w.Code != http.StatusOK || w.Body.String() != want || d.registry.domain != "first" {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if d.registry.change.Limit != 1000 || d.registry.change.After == nil || *d.registry.change.After != 6 {
+		t.Errorf("%+v", d.registry.change)
+	}
+	if d.send(t, tokens(http.MethodGet, "/v1/tokens/changes", "")); d.registry.change != (ChangePage{Limit: DefaultPage}) {
+		t.Errorf("%+v", d.registry.change)
+	}
+	for _, query := range []string{"limit=1001", "after=-1", "after=x", "after=", "after=9223372036854775808"} {
+		wantProblem(t, d.send(t, tokens(http.MethodGet, "/v1/tokens/changes?"+query, "")), ErrInvalid, "")
+	}
+	w = d.send(t, tokens(http.MethodPost, "/v1/tokens/changes/acknowledge", `{"through":7}`))
+	if want := `{"domain":"first","changes":[],"acknowledged":7,"newest":7}`; w.Code != http.StatusOK || w.Body.String() != want {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	for _, body := range []string{`{}`, `{"through":0}`, `{"through":-7}`, `{"through":"7"}`} {
+		wantProblem(t, d.send(t, tokens(http.MethodPost, "/v1/tokens/changes/acknowledge", body)), ErrInvalid, "/through")
+	}
+	d.registry.err = ErrInvalid.At("/through")
+	wantProblem(t, d.send(t, tokens(http.MethodPost, "/v1/tokens/changes/acknowledge", `{"through":8}`)), ErrInvalid, "/through")
+}
+
 func TestACardIsDetokenizedForAReason(t *testing.T) {
 	d := newDesk(Limits{})
 	ask := func(body string) *httptest.ResponseRecorder {
@@ -334,7 +373,7 @@ func TestACardIsDetokenizedForAReason(t *testing.T) {
 		wantProblem(t, ask(body), ErrInvalid, pointer)
 	}
 	wantProblem(t, ask(`{"reason":"fraud","recipient":"BA"}`), ErrUnknownField, "/recipient")
-	for _, want := range []*Problem{ErrNoRecipient, ErrQuota, ErrInactive, ErrNotFound, ErrUnavailable} {
+	for _, want := range []*Problem{ErrNoRecipient, ErrQuota, ErrInactive, ErrTokenReplaced, ErrNotFound, ErrUnavailable} {
 		d.registry.err = want
 		wantProblem(t, ask(`{"reason":"fraud"}`), want, "")
 	}

@@ -223,7 +223,7 @@ func listQuery(r *http.Request) (ListPayments, error) {
 	if list.Cursor, err = queryCursor(q); err != nil {
 		return list, err
 	}
-	list.Limit, err = queryLimit(q)
+	list.Limit, err = queryLimit(q, MaxPage)
 	return list, err
 }
 
@@ -235,14 +235,14 @@ func queryCursor(q map[string]string) (string, error) {
 	return s, nil
 }
 
-func queryLimit(q map[string]string) (int, error) {
+func queryLimit(q map[string]string, most int) (int, error) {
 	s, ok := q["limit"]
 	if !ok {
 		return DefaultPage, nil
 	}
 	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n < 1 || n > MaxPage {
-		return 0, ErrInvalid.With("The query parameter limit is an integer from 1 to %d.", MaxPage)
+	if err != nil || n < 1 || n > uint64(most) {
+		return 0, ErrInvalid.With("The query parameter limit is an integer from 1 to %d.", most)
 	}
 	return int(n), nil
 }

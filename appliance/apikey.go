@@ -15,6 +15,7 @@ import (
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/config"
 	"github.com/finterra/finpay/appliance/merchant"
+	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/appliance/tokens"
 	"github.com/finterra/finpay/hsm"
 )
@@ -34,31 +35,35 @@ type createKeyCommand struct {
 
 // Run makes a key.
 func (c createKeyCommand) Run(ctx context.Context, g globals) error {
-	cfg, err := g.load()
-	if err != nil {
-		return err
-	}
 	if c.ForSimulator {
+		cfg, err := g.load()
+		if err != nil {
+			return err
+		}
 		return equipShop(ctx, cfg)
 	}
-	n, err := openNode(ctx, cfg, nil)
+	key, err := operate[string](ctx, g, "api-key create", createAPIKey{c.Live, c.Scopes})
 	if err != nil {
 		return err
 	}
-	defer func() { _ = n.close() }()
+	fmt.Println(key)
+	return nil
+}
+
+type createAPIKey struct {
+	Live   bool
+	Scopes []api.Scope
+}
+
+func (o *operations) createAPIKey(ctx context.Context, _ tokens.Operator, q createAPIKey) (string, error) {
 	mode := merchant.Test
-	if c.Live {
-		if err := mayServeLive(ctx, cfg, n.engine); err != nil {
-			return err
+	if q.Live {
+		if err := mayServeLive(ctx, o.cfg, o.node.engine); err != nil {
+			return "", err
 		}
 		mode = merchant.Live
 	}
-	apiKey, err := n.merchants.CreateKey(ctx, firstMerchant, mode, c.Scopes...)
-	if err != nil {
-		return err
-	}
-	fmt.Println(apiKey)
-	return nil
+	return o.node.merchants.CreateKey(ctx, firstMerchant, mode, q.Scopes...)
 }
 
 type revokeKeyCommand struct {
@@ -67,20 +72,15 @@ type revokeKeyCommand struct {
 
 // Run ends a key.
 func (c revokeKeyCommand) Run(ctx context.Context, g globals) error {
-	cfg, err := g.load()
-	if err != nil {
-		return err
-	}
-	n, err := openNode(ctx, cfg, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = n.close() }()
-	if err := n.merchants.RevokeKey(ctx, c.Key); err != nil {
+	if _, err := operate[nothing](ctx, g, "api-key revoke", merchant.KeyID(c.Key)); err != nil {
 		return err
 	}
 	fmt.Println("The key is revoked.")
 	return nil
+}
+
+func (o *operations) revokeAPIKey(ctx context.Context, _ tokens.Operator, keyID string) (nothing, error) {
+	return nothing{}, o.node.merchants.RevokeKey(ctx, keyID)
 }
 
 type recipientCommand struct {
@@ -91,10 +91,6 @@ type recipientCommand struct {
 
 // Run registers a recipient.
 func (c recipientCommand) Run(ctx context.Context, g globals) error {
-	cfg, err := g.load()
-	if err != nil {
-		return err
-	}
 	public, err := readRecipient(c.PublicKey)
 	if err != nil {
 		return err
@@ -102,17 +98,26 @@ func (c recipientCommand) Run(ctx context.Context, g globals) error {
 	if c.Quota < 1 {
 		return errors.New("--quota: at least 1 is wanted")
 	}
-	n, err := openNode(ctx, cfg, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = n.close() }()
-	r, err := tokens.Register(ctx, n.store, n.ledger, merchant.KeyID(c.Key), public, c.Quota, cfg.Tokens.RecipientDelay)
+	r, err := operate[store.Recipient](ctx, g, "api-key recipient", registerRecipient{merchant.KeyID(c.Key), public.Bytes(), c.Quota})
 	if err != nil {
 		return err
 	}
 	fmt.Printf("Recipient %s of API key %s: %d cards a day, from %s on.\n", tokens.RecipientName(r.PublicKey), r.KeyID, r.Quota, r.UsableAt.UTC().Format(time.RFC3339))
 	return nil
+}
+
+type registerRecipient struct {
+	KeyID     string
+	PublicKey []byte // P-256, uncompressed point
+	Quota     int    // cards a day
+}
+
+func (o *operations) registerRecipient(ctx context.Context, by tokens.Operator, q registerRecipient) (store.Recipient, error) {
+	public, err := ecdh.P256().NewPublicKey(q.PublicKey)
+	if err != nil {
+		return store.Recipient{}, err
+	}
+	return tokens.Register(ctx, o.node.ledger, by, q.KeyID, public, q.Quota, o.cfg.Tokens.RecipientDelay)
 }
 
 // readRecipient reads a public key on P-256.

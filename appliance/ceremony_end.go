@@ -94,11 +94,15 @@ func putToDeath(ctx context.Context, n *node, key hsm.Key) (change, error) {
 func (v *reviewer) needed(ctx context.Context, key hsm.Key) (reason string, err error) {
 	switch key.Role {
 	case roleTokenize:
-		count, err := v.node.store.Read(ctx).CountTokensOfVersion(key.Version)
-		if err != nil || count == 0 {
-			return "", err
+		read := v.node.store.Read(ctx)
+		count, err := read.CountTokensOfVersion(key.Version)
+		if err != nil || count > 0 {
+			return fmt.Sprintf("%d issued tokens lead back to their cards under %s only", count, key.Label()), err
 		}
-		return fmt.Sprintf("%d issued tokens lead back to their cards under %s only", count, key.Label()), nil
+		if _, err := read.Retirement(key.Version); !errors.Is(err, store.ErrNotFound) {
+			return key.Label() + " is being retired: it is destroyed by itself when its domains have followed", err
+		}
+		return "", nil
 	case roleKEK:
 		count, err := v.node.sealedUnder(ctx, key)
 		if err != nil || count == 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/hsm"
 )
 
@@ -14,12 +15,16 @@ import (
 type intakeKeys struct {
 	node    *node
 	active  hsm.Key
+	book    store.Key // of active; empty where there is none
 	byLabel map[string]*hsm.KeyExchanger
 }
 
 // openIntakeKeys finds them. An HSM without ECDH has none, and takes no sealed card.
 func openIntakeKeys(ctx context.Context, n *node) (*intakeKeys, error) {
 	k := &intakeKeys{node: n, active: n.keys.key(roleIntake), byLabel: make(map[string]*hsm.KeyExchanger)}
+	if row := n.keys.row(k.active); row >= 0 {
+		k.book = n.keys[row]
+	}
 	for _, key := range n.keys.usable(roleIntake) {
 		exchanger, err := n.engine.KeyExchanger(ctx, key)
 		if err != nil {
@@ -44,14 +49,12 @@ type intakeDocument struct{ keys *intakeKeys }
 func (d intakeDocument) IntakeKey(ctx context.Context) (api.IntakeKey, error) {
 	k := d.keys
 	exchanger, ok := k.byLabel[k.active.Label()]
-	row := k.node.keys.row(k.active)
-	if !ok || row < 0 {
+	if !ok || k.book.Version == 0 {
 		return api.IntakeKey{}, api.ErrNotFound.With("The HSM of this appliance takes no sealed cards: send them open, inside TLS.")
 	}
-	book := k.node.keys[row]
 	document := api.IntakeKey{Key: k.active.Label(), KEM: "DHKEM(P-256, HKDF-SHA256)", KDF: "HKDF-SHA256", AEAD: "AES-256-GCM",
 		PublicKey:  base64.RawURLEncoding.EncodeToString(exchanger.PublicKey().Bytes()),
-		CheckValue: book.CheckValue, CreatedAt: book.CreatedAt, Receipt: []api.ReceiptEntry{}}
+		CheckValue: k.book.CheckValue, CreatedAt: k.book.CreatedAt, Receipt: []api.ReceiptEntry{}}
 	proven, err := k.node.ledger.EntriesOf(ctx, keyResource(k.active))
 	if err != nil {
 		return api.IntakeKey{}, err

@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/finterra/finpay/appliance/store"
+	"github.com/finterra/finpay/appliance/tokens"
 	"github.com/finterra/finpay/hsm"
 )
 
-type keysCommand struct {
+type listKeysCommand struct {
 	JSON bool `help:"Print JSON."`
 }
 
@@ -39,17 +40,8 @@ type inventory struct {
 }
 
 // Run lists the keys.
-func (c keysCommand) Run(ctx context.Context, g globals) (err error) {
-	cfg, err := g.load()
-	if err != nil {
-		return err
-	}
-	n, err := openBooks(ctx, cfg, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, n.close()) }()
-	list, err := n.inventory(ctx)
+func (c listKeysCommand) Run(ctx context.Context, g globals) error {
+	list, err := operate[inventory](ctx, g, "key list", nothing{})
 	if err != nil {
 		return err
 	}
@@ -64,6 +56,10 @@ func (c keysCommand) Run(ctx context.Context, g globals) (err error) {
 		err = fmt.Errorf("books and HSM disagree in %d places", count)
 	}
 	return err
+}
+
+func (o *operations) listKeys(ctx context.Context, _ tokens.Operator, _ nothing) (inventory, error) {
+	return o.node.inventory(ctx)
 }
 
 // inventory holds every row and every object against each other.

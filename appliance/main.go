@@ -35,10 +35,11 @@ type cli struct {
 	Doctor     doctorCommand     `cmd:"" help:"Check the HSM: each role's operation, its speed, FF1 vectors. Changes nothing."`
 	Serve      serveCommand      `cmd:"" help:"Run the appliance."`
 	Simulator  simulatorCommand  `cmd:"" help:"Run the simulated counterparties: acquirer, directory server, issuer, shop."`
-	APIKey     apiKeyCommand     `cmd:"" name:"api-key" help:"Make or revoke API keys (while the appliance is stopped)."`
+	APIKey     apiKeyCommand     `cmd:"" name:"api-key" help:"Make or revoke API keys."`
 	Tokenize   tokenizeCommand   `cmd:"" help:"Send cards to an appliance and print their tokens: NDJSON, standard input to standard output."`
 	Detokenize detokenizeCommand `cmd:"" help:"Have the cards behind tokens sealed to a recipient, and open them: NDJSON likewise."`
-	Keys       keysCommand       `cmd:"" help:"List the HSM's keys against the books; exit 1 if they disagree (while the appliance is stopped)."`
+	Key        keyCommand        `cmd:"" aliases:"keys" help:"List the HSM's keys against the books; rotate the tokenization key, and retire an old version of it."`
+	Import     importCommand     `cmd:"" help:"Open and close times in which an API key may import many cards that begin and end alike."`
 	Ceremony   ceremonyCommand   `cmd:"" help:"Carry out a reviewed plan: generate, rotate, retire, destroy, back up, restore keys; or verify a transcript."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }

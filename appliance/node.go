@@ -31,6 +31,9 @@ func openNode(ctx context.Context, cfg config.Config, log *slog.Logger) (*node, 
 	if err != nil {
 		return nil, err
 	}
+	if err := n.finishRetirements(ctx); err != nil {
+		return nil, errors.Join(err, n.close())
+	}
 	problems, err := n.keyProblems(ctx)
 	if err == nil && len(problems) > 0 {
 		err = fmt.Errorf("the HSM's keys are not those of the books, so nothing is served: %w", errors.Join(problems...))

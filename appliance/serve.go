@@ -18,6 +18,7 @@ import (
 
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/config"
+	"github.com/finterra/finpay/appliance/control"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/payment"
 	"github.com/finterra/finpay/appliance/tokens"
@@ -102,15 +103,19 @@ type appliance struct {
 	acquirer *acquiring.Connector
 	payments *payment.Service
 	webhooks *webhook.Sender
-	cipher   *tokenization.Service // computes tokens
-	tokens   *tokens.Service       // issues them
+	cipher   *tokenization.Service       // computes tokens
+	ciphers  map[uint32]*hsm.BlockCipher // of the tokenization key's versions; operations guards it
+	tokens   *tokens.Service             // issues them
 	sealed   *intakeKeys
 	intake   *intake.Forms
+
+	operations *operations
 }
 
 // assemble introduces the parts to each other: pci gets what it needs of hsm in its own terms, payment gets pci.
 func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger) (*appliance, error) {
 	a := &appliance{cfg: cfg, node: n, log: log}
+	a.operations = &operations{cfg: cfg, node: n, serving: a}
 	a.cards = custody.New(objects{n.engine.NewObjects()}, custody.Config{Deadline: cfg.Custody.Deadline, Capacity: cfg.Custody.Capacity})
 	a.intake = intake.New(a.cards, nil)
 	if err := a.assembleTokens(ctx); err != nil {
@@ -232,6 +237,11 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	if err != nil {
 		return err
 	}
+	commands, err := control.Listen(a.cfg.State(), a.operations.table())
+	if err != nil {
+		listeners.close()
+		return err
+	}
 	deep, endDeep := context.WithCancel(context.WithoutCancel(ctx)) // outlives the listeners
 	defer endDeep()
 	decisions, endDecisions := context.WithCancel(deep)
@@ -242,6 +252,8 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	under.Go(func() error { a.threeDS.Run(deep); return nil })
 	under.Go(func() error { return a.acquirer.Run(deep) })
 	under.Go(func() error { a.webhooks.Run(deep); return nil })
+	under.Go(func() error { a.tokens.RunRetirements(deep); return nil })
+	under.Go(func() error { return commands.Serve(ctx) })
 	decided := make(chan struct{})
 	go func() {
 		defer close(decided)

@@ -26,11 +26,10 @@ func (a *appliance) assembleTokens(ctx context.Context) error {
 	if err := a.checkMerchantDomains(ctx, domains); err != nil {
 		return err
 	}
-	versions, err := tokenizers(ctx, a.node)
+	keys, err := a.tokenizers(ctx)
 	if err != nil {
 		return err
 	}
-	keys := tokenization.Keys{Active: a.node.keys.key(roleTokenize).Version, Versions: versions}
 	if a.cipher, err = tokenization.New(keys, domains, a.cards, registry{a.node.store}); err != nil {
 		return err
 	}
@@ -38,7 +37,7 @@ func (a *appliance) assembleTokens(ctx context.Context) error {
 		return err
 	}
 	a.tokens, err = tokens.New(ctx, tokens.Config{Store: a.node.store, Ledger: a.node.ledger, Cards: intake.NewTokens(a.cipher, a.sealed),
-		Release: release.New(a.cipher), Domains: described, Bound: a.cfg.Tokens.Bound, Log: a.log})
+		Release: release.New(a.cipher), Keys: tokenKeys{a}, Domains: described, Bound: a.cfg.Tokens.Bound, Log: a.log})
 	return err
 }
 
@@ -93,27 +92,17 @@ func (a *appliance) checkMerchantDomains(ctx context.Context, domains *tokenizat
 	return nil
 }
 
-// tokenizers are the versions of the tokenization key: new tokens are made under the active one, and those of older ones
-// are still turned back.
-func tokenizers(ctx context.Context, n *node) (map[uint32]tokenization.Key, error) {
-	versions := make(map[uint32]tokenization.Key)
-	for _, key := range n.keys.usable(roleTokenize) {
-		cipher, err := n.engine.BlockCipher(ctx, key)
-		if err != nil {
-			return nil, err
-		}
-		versions[key.Version] = tokenization.Key{AES: blocks{cipher}, Runners: cipher.Sessions()}
-	}
-	return versions, nil
-}
-
 // registry meets tokenization.Registry.
 type registry struct{ store *store.Store }
 
-// Find returns a token that was issued, whatever its state: a sale is reversed even where its token was deactivated. Who may
-// have the card of an inactive one is decided above.
+// Find returns a token that was issued, whatever its state, or the one that has taken its place: a sale is reversed even where
+// its token was deactivated or replaced. Who may have the card of such a one is decided above.
 func (r registry) Find(ctx context.Context, domain string, token pci.Token) (pci.IssuedToken, error) {
-	t, err := r.store.Read(ctx).Token(domain, token)
+	read := r.store.Read(ctx)
+	t, err := read.Token(domain, token)
+	for err == nil && t.Status == store.TokenReplaced {
+		t, err = read.Token(domain, t.ReplacedBy)
+	}
 	if errors.Is(err, store.ErrNotFound) {
 		return pci.IssuedToken{}, pci.ErrNotIssued
 	}
@@ -137,5 +126,6 @@ func (r registry) LookupImages(ctx context.Context, domain string, images []pci.
 }
 
 func issued(t store.Token) pci.IssuedToken {
-	return pci.IssuedToken{Domain: t.Domain, Token: t.Token, Format: t.Format, KeyVersion: t.KeyVersion, Steps: t.Steps, Image: t.Image, Card: t.Card}
+	return pci.IssuedToken{Domain: t.Domain, Token: t.Token, Format: t.Format, KeyVersion: t.KeyVersion, Steps: t.Steps, Image: t.Image, Card: t.Card,
+		Replaced: t.Status == store.TokenReplaced}
 }

@@ -28,6 +28,8 @@ type IssuedToken struct {
 	Steps uint16
 	Image TokenImage // of an opaque token; else empty
 	Card  Card
+	// Replaced says that the card has another token by now, under a newer version of the key. The value stays this card's.
+	Replaced bool
 }
 
 // Tokenized is what became of one card of many: its token, or why it has none.

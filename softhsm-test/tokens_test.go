@@ -261,26 +261,34 @@ func TestABadLineOfABatchIsItsOwn(t *testing.T) {
 	noCardDataIn(t, s.cfg.State())
 }
 
-func TestASearchForACardIsStopped(t *testing.T) {
-	s := newSystem(t)
-	c := s.tokens(nil)
-	var numbers []string // first six and last four digits are the same
-	for free := 0; len(numbers) < 25; free++ {
+// alike are numbers whose first six and last four digits are the same.
+func alike(count int) (numbers []string) {
+	for free := 0; len(numbers) < count; free++ {
 		if number := fmt.Sprintf("411111%06d1111", free); luhnSum([]byte(number)) == 0 {
 			numbers = append(numbers, number)
 		}
 	}
-	refused := func(results []client.Result) (n int) {
-		for _, r := range results {
-			if problem, ok := errors.AsType[*client.Error](r.Err); ok && problem.Code == "token_bound" {
-				n++
-			} else if r.Err != nil {
-				t.Errorf("%+v", r)
-			}
+	return numbers
+}
+
+// bounded counts results that were refused because too many cards begin and end alike; nothing else may be wrong.
+func bounded(t *testing.T, results []client.Result) (n int) {
+	t.Helper()
+	for _, r := range results {
+		if code(r.Err) == "token_bound" {
+			n++
+		} else if r.Err != nil {
+			t.Errorf("%+v", r)
 		}
-		return n
 	}
-	if n := refused(runBatch(t, c, numbers)); n != 5 {
+	return n
+}
+
+func TestASearchForACardIsStopped(t *testing.T) {
+	s := newSystem(t)
+	c := s.tokens(nil)
+	numbers := alike(25)
+	if n := bounded(t, runBatch(t, c, numbers)); n != 5 {
 		t.Errorf("%d of 25 are refused, want 5", n)
 	}
 	_, err := c.Tokenize(t.Context(), client.Card{Number: numbers[24], Expiry: "2031-12"})
@@ -294,12 +302,58 @@ func TestASearchForACardIsStopped(t *testing.T) {
 	s.serve.stop()
 	s.serve = s.start("serve")
 	s.awaitReady()
-	if n := refused(runBatch(t, s.tokens(nil), numbers[20:])); n != 5 {
+	if n := bounded(t, runBatch(t, s.tokens(nil), numbers[20:])); n != 5 {
 		t.Errorf("after a restart %d of 5 are refused", n)
 	}
 	if n := s.entriesOfType("token.bound_reached"); n < 1 || n > 2 {
 		t.Errorf("%d entries tell of it", n)
 	}
+}
+
+func TestAnImportHasItsOwnBound(t *testing.T) {
+	s := newSystem(t)
+	numbers := alike(300)
+	if n := bounded(t, runBatch(t, s.tokens(nil), numbers[:25])); n != 5 {
+		t.Errorf("%d of 25 are refused, want 5", n)
+	}
+	opened := s.command("import", "open", s.apiKey, "--bound", "200", "--reason", "cards of the former gateway")
+	if list := s.command("import", "list"); list != opened {
+		t.Errorf("%s is open, want %s", list, opened)
+	}
+	if n := bounded(t, runBatch(t, s.tokens(nil), numbers[20:200])); n != 0 {
+		t.Errorf("%d of 180 are refused", n)
+	}
+	s.serve.stop()
+	s.serve = s.start("serve")
+	s.awaitReady()
+	if n := bounded(t, runBatch(t, s.tokens(nil), numbers[200:])); n != 80 {
+		t.Errorf("%d of the last 100 are refused, want 80", n)
+	}
+	s.command("import", "close", strings.Fields(opened)[0])
+	if n := bounded(t, runBatch(t, s.tokens(nil), numbers[290:])); n != 10 {
+		t.Errorf("after the import %d of 10 are refused", n)
+	}
+	for _, args := range [][]string{
+		{"import", "open", s.apiKey, "--bound", "50001", "--reason", "r"},
+		{"import", "open", s.apiKey, "--bound", "10", "--reason", " "},
+		{"import", "open", s.apiKey, "--bound", "10", "--reason", "card 4111111111111111"},
+		{"import", "open", s.apiKey, "--bound", "10", "--reason", "r", "--for", "745h"},
+		{"import", "open", "nobody", "--bound", "10", "--reason", "r"},
+		{"import", "close", "imp_x"},
+	} {
+		cmd := exec.Command(finpay, append(args, "--state", s.cfg.State())...)
+		if out, err := cmd.CombinedOutput(); err == nil {
+			t.Errorf("finpay %v: %s", args, out)
+		}
+	}
+	s.serve.stop()
+	for _, kind := range []string{"import.opened", "import.closed"} {
+		if n := s.entriesOfType(kind); n != 1 {
+			t.Errorf("%d entries %s", n, kind)
+		}
+	}
+	s.verifyLog()
+	noCardDataIn(t, s.cfg.State())
 }
 
 // entriesOfType counts entries of the log.
@@ -329,40 +383,21 @@ func (s *system) entriesOfType(kind string) (n int) {
 
 func TestACardLeavesToItsRecipientOnly(t *testing.T) {
 	s := newSystem(t, setting{"recipient_delay: 24h", "recipient_delay: 0s"})
-	s.serve.stop()
 	key := strings.TrimSpace(s.command("api-key", "create", "--scopes", "tokens,detokenize"))
-	s.serve = s.start("serve")
-	s.awaitReady()
 	c := s.tokens(func(cfg *client.Config) { cfg.Key = key })
 	token, err := c.Tokenize(t.Context(), client.Card{Number: visaCard, Expiry: "2031-12"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	recipient, err := private.ECDH()
-	if err != nil {
-		t.Fatal(err)
-	}
+	private, recipient := newRecipient(t)
 	ask := func(reason api.DetokenizeReason, with *ecdh.PrivateKey) (client.Card, error) {
 		return c.Detokenize(t.Context(), token.Token, reason, with)
-	}
-	code := func(err error) string {
-		if problem, ok := errors.AsType[*client.Error](err); ok {
-			return problem.Code
-		}
-		return fmt.Sprint(err)
 	}
 	if _, err := ask("chargeback", recipient); code(err) != "no_recipient" {
 		t.Errorf("without a recipient: %v", err)
 	}
 	privateFile, publicFile := writeKeys(t, private)
-	s.serve.stop()
 	s.command("api-key", "recipient", key, "--public-key", publicFile, "--quota", "3")
-	s.serve = s.start("serve")
-	s.awaitReady()
 	if card, err := ask("chargeback", recipient); err != nil || card != (client.Card{Number: visaCard, Expiry: "2031-12"}) {
 		t.Errorf("%v, %v", card, err)
 	}
@@ -400,6 +435,28 @@ func TestACardLeavesToItsRecipientOnly(t *testing.T) {
 	}
 	s.verifyLog()
 	noCardDataIn(t, s.cfg.State())
+}
+
+// code is the stable code of a problem.
+func code(err error) string {
+	if problem, ok := errors.AsType[*client.Error](err); ok {
+		return problem.Code
+	}
+	return fmt.Sprint(err)
+}
+
+// newRecipient makes the key of somebody to whom cards are detokenized.
+func newRecipient(t *testing.T) (*ecdsa.PrivateKey, *ecdh.PrivateKey) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipient, err := private.ECDH()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return private, recipient
 }
 
 func writeKeys(t *testing.T, private *ecdsa.PrivateKey) (privateFile, publicFile string) {

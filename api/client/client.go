@@ -144,6 +144,19 @@ func (c *Client) Detokenize(ctx context.Context, token pci.Token, reason api.Det
 	return open(sealed, c.keyID, recipient)
 }
 
+// Changes returns which of the domain's tokens were replaced after a change, in order, and at most so many (1 to 1000).
+func (c *Client) Changes(ctx context.Context, after int64, limit int) (changes api.TokenChanges, err error) {
+	query := url.Values{"after": {strconv.FormatInt(after, 10)}, "limit": {strconv.Itoa(limit)}}
+	err = c.call(ctx, http.MethodGet, "/v1/tokens/changes?"+query.Encode(), nil, &changes)
+	return changes, err
+}
+
+// AcknowledgeChanges says that the domain uses its new tokens, through a change. It cannot be taken back.
+func (c *Client) AcknowledgeChanges(ctx context.Context, through int64) (changes api.TokenChanges, err error) {
+	err = c.call(ctx, http.MethodPost, "/v1/tokens/changes/acknowledge", map[string]int64{"through": through}, &changes)
+	return changes, err
+}
+
 // IntakeKey returns the key that cards are sealed to, with the log's entries about it.
 func (c *Client) IntakeKey(ctx context.Context) (key api.IntakeKey, err error) {
 	err = c.call(ctx, http.MethodGet, "/v1/intake/key", nil, &key)
@@ -151,10 +164,16 @@ func (c *Client) IntakeKey(ctx context.Context) (key api.IntakeKey, err error) {
 }
 
 func (c *Client) request(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
+	path, text, _ := strings.Cut(path, "?")
 	target := c.base.JoinPath(path)
-	if c.cfg.Domain != "" && !strings.HasPrefix(path, "/v1/intake") {
-		target.RawQuery = url.Values{"domain": {c.cfg.Domain}}.Encode()
+	query, err := url.ParseQuery(text)
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
 	}
+	if c.cfg.Domain != "" && !strings.HasPrefix(path, "/v1/intake") {
+		query.Set("domain", c.cfg.Domain)
+	}
+	target.RawQuery = query.Encode()
 	r, err := http.NewRequestWithContext(ctx, method, target.String(), body)
 	if err != nil {
 		return nil, fmt.Errorf("client: %s", method) // the error would quote the path, and so the token

@@ -99,22 +99,53 @@ func TestTheRootIsThatOfRFC6962(t *testing.T) {
 
 func TestReplacementsAreFollowedInOrder(t *testing.T) {
 	tx := begin(t)
-	change := func(domain string, n int) TokenChange {
-		return TokenChange{Domain: domain, Old: numbered(domain, n).Token, New: numbered(domain, n+1000).Token, At: issuedAt}
+	replace := func(domain string, numbers ...int) (first, last int64) {
+		t.Helper()
+		var old, rows []Token
+		var by []pci.Token
+		for _, n := range numbers {
+			row, next := numbered(domain, n), numbered(domain, n+1000)
+			next.KeyVersion = 2
+			old, by, rows = append(old, row), append(by, next.Token), append(rows, row, next)
+		}
+		if _, _, taken, err := tx.PutTokens(rows); err != nil || len(taken) > 0 {
+			t.Fatal(taken, err)
+		}
+		_ = tx.Touched()
+		first, last, err := tx.ReplaceTokens(old, by, issuedAt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return first, last
 	}
-	if seq, err := tx.PutTokenChange(change("a", 1)); err != nil || seq != 1 {
-		t.Fatalf("%d, %v", seq, err)
+	if first, last := replace("a", 1); first != 1 || last != 1 {
+		t.Fatalf("%d to %d", first, last)
 	}
-	if first, last, err := tx.PutTokenChanges([]TokenChange{change("a", 2), change("b", 3), change("a", 4)}); err != nil || first != 2 || last != 4 {
-		t.Fatalf("%d to %d, %v", first, last, err)
+	replace("b", 3)
+	if first, last := replace("a", 2, 4); first != 3 || last != 4 {
+		t.Fatalf("%d to %d", first, last)
 	}
-	touched := tx.Touched()
-	if len(touched) != 2 || touched["token_changes/1"] == "" || touched["token_changes/2-4"] == "" {
+	if touched := tx.Touched(); len(touched) != 1 || touched["token_changes/3-4"] == "" {
 		t.Errorf("covered: %v", touched)
 	}
 	list, err := tx.TokenChanges("a", 1, 10)
-	if err != nil || len(list) != 2 || list[0].Seq != 2 || list[1].Seq != 4 || list[1].New != change("a", 4).New {
+	if err != nil || len(list) != 2 || list[0].Seq != 3 || list[1].Seq != 4 || list[1].New != numbered("a", 1004).Token || list[1].Expiry != numbered("a", 4).Card.Expiry {
 		t.Errorf("%+v, %v", list, err)
+	}
+	for through, want := range []int64{0, 1, 1, 3, 4, 4} {
+		if last, err := tx.LastTokenChange("a", int64(through)); err != nil || last != want {
+			t.Errorf("the newest up to %d is %d, want %d, %v", through, last, want, err)
+		}
+	}
+	if newest, err := tx.NewestTokenChange(); err != nil || newest != 4 {
+		t.Errorf("the newest of all is %d, %v", newest, err)
+	}
+	old, err := tx.Token("a", numbered("a", 4).Token)
+	if err != nil || old.Status != TokenReplaced || old.ReplacedBy != numbered("a", 1004).Token {
+		t.Errorf("%+v, %v", old, err)
+	}
+	if err := tx.SetTokenState("a", old.Token, TokenState{Status: TokenActive, Expiry: old.Card.Expiry, UpdatedAt: issuedAt}); !errors.Is(err, ErrTokenReplaced) {
+		t.Errorf("a replaced token was made active: %v", err)
 	}
 	if err := tx.PutDomainAck(DomainAck{Domain: "a", Seq: 4, At: issuedAt}); err != nil {
 		t.Fatal(err)
@@ -152,8 +183,7 @@ func TestTokensOfAVersionAreFoundToReplaceThem(t *testing.T) {
 		}
 		for _, row := range page {
 			after = row.Token
-			s := TokenState{Status: TokenReplaced, Expiry: row.Card.Expiry, ReplacedBy: "9000000000000000", UpdatedAt: issuedAt}
-			if err := tx.SetTokenState("a", row.Token, s); err != nil || row.KeyVersion != 1 {
+			if _, _, err := tx.ReplaceTokens([]Token{row}, []pci.Token{"9000000000000000"}, issuedAt); err != nil || row.KeyVersion != 1 {
 				t.Fatalf("%+v, %v", row, err)
 			}
 			replaced++
@@ -195,5 +225,35 @@ func TestARowThatMakesNoSenseIsRefused(t *testing.T) {
 	}
 	if err := tx.SetTokenState("a", "9000000000000000", TokenState{Status: TokenActive, Expiry: pci.Expiry{Year: 2030, Month: 1}}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("the state of a token that was never issued: %v", err)
+	}
+}
+
+func TestNoTokenIsIssuedUnderARetiringVersion(t *testing.T) {
+	tx := begin(t)
+	if err := tx.PutToken(numbered("a", 1)); err != nil {
+		t.Fatal(err)
+	}
+	r := Retirement{KeyVersion: 1, Window: time.Hour, StartedAt: issuedAt}
+	if err := tx.PutRetirement(r); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.PutToken(numbered("a", 2)); !errors.Is(err, ErrVersionRetired) {
+		t.Errorf("one: %v", err)
+	}
+	if _, _, _, err := tx.PutTokens([]Token{numbered("a", 3), numbered("a", 4)}); !errors.Is(err, ErrVersionRetired) {
+		t.Errorf("many: %v", err)
+	}
+	if err := tx.PutToken(numbered("a", 1)); err != nil {
+		t.Errorf("one that is there: %v", err)
+	}
+	r.ReplacedAt, r.Changes = issuedAt.Add(time.Hour), 7
+	if err := tx.PutRetirement(r); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := tx.Retirement(1); err != nil || got != r {
+		t.Errorf("%+v, %v, want %+v", got, err, r)
+	}
+	if _, err := tx.Retirement(2); !errors.Is(err, ErrNotFound) {
+		t.Errorf("of another version: %v", err)
 	}
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/finterra/finpay/pci"
 )
 
+// ErrTokenReplaced means that the card has another token by now, whose state is meant.
+var ErrTokenReplaced = errors.New("store: the token is replaced by another one of its card")
+
 // TokenState is what has changed about a token since it was issued.
 type TokenState struct {
 	Status     string
@@ -19,99 +22,88 @@ type TokenState struct {
 	UpdatedAt  time.Time
 }
 
-// SetTokenState changes a token's state. A token that was never issued gives [ErrNotFound].
+// SetTokenState changes a token's state. A token that was never issued gives [ErrNotFound], one that is replaced
+// [ErrTokenReplaced]: it has no state of its own any more. [Tx.ReplaceTokens] replaces tokens.
 func (tx *Tx) SetTokenState(domain string, token pci.Token, s TokenState) error {
 	t, err := tx.Token(domain, token)
 	if err != nil {
 		return err
+	}
+	if t.Status == TokenReplaced {
+		return ErrTokenReplaced
 	}
 	return tx.putTokenState(t, s)
 }
 
 // putTokenState writes the state of a token that is known as it stands now.
 func (tx *Tx) putTokenState(t Token, s TokenState) error {
-	switch {
-	case s.Status != TokenActive && s.Status != TokenInactive && s.Status != TokenReplaced:
-		return fmt.Errorf("store: a token is never %q", s.Status)
-	case (s.Status == TokenReplaced) != (s.ReplacedBy != ""):
-		return errors.New("store: a token that is replaced has a successor, and no other has one")
+	if s.Status != TokenActive && s.Status != TokenInactive || s.ReplacedBy != "" {
+		return fmt.Errorf("store: a token is never made %q", s.Status)
 	}
 	if _, err := pci.ParseExpiry(s.Expiry.String()); err != nil {
 		return err
 	}
 	inUTC(&s.UpdatedAt)
-	if err := tx.countReplaced(t, s); err != nil {
-		return err
-	}
 	row := struct {
 		Domain string
 		Token  pci.Token
 		TokenState
 	}{t.Domain, t.Token, s}
-	return tx.write("token_states", t.Domain+"/"+string(t.Token), row, `INSERT INTO token_states (domain, token, status, expiry, replaced_by, updated_at)
-		VALUES (?,?,?,?,?,?) ON CONFLICT (domain, token) DO UPDATE SET status = excluded.status, expiry = excluded.expiry,
-		replaced_by = excluded.replaced_by, updated_at = excluded.updated_at`,
+	return tx.write("token_states", t.Domain+"/"+string(t.Token), row, upsertTokenState,
 		t.Domain, t.Token, s.Status, s.Expiry.String(), s.ReplacedBy, formatTime(s.UpdatedAt))
 }
 
-func (tx *Tx) countReplaced(was Token, is TokenState) error {
-	change := 0
-	if is.Status == TokenReplaced {
-		change++
-	}
-	if was.Status == TokenReplaced {
-		change--
-	}
-	if change == 0 {
-		return nil
-	}
-	return tx.Exec("UPDATE token_counts SET replaced = replaced + ? WHERE key_version = ?", change, was.KeyVersion)
-}
+const upsertTokenState = `INSERT INTO token_states (domain, token, status, expiry, replaced_by, updated_at)
+	VALUES (?,?,?,?,?,?) ON CONFLICT (domain, token) DO UPDATE SET status = excluded.status, expiry = excluded.expiry,
+	replaced_by = excluded.replaced_by, updated_at = excluded.updated_at`
 
-// TokenChange tells that a token was replaced by another one of the same card.
+// TokenChange tells that a token was replaced by another one of the same card. The state of the old token follows from it.
 type TokenChange struct {
 	Seq    int64
 	Domain string
 	Old    pci.Token
 	New    pci.Token
+	Expiry pci.Expiry // of the card, at that time
 	At     time.Time
 }
 
-// PutTokenChange appends a replacement to the list that domains follow, and returns its number.
-func (tx *Tx) PutTokenChange(c TokenChange) (int64, error) {
-	hash, err := tx.appendTokenChange(&c)
-	if err != nil {
-		return 0, err
-	}
-	tx.touched[fmt.Sprintf("token_changes/%d", c.Seq)] = hex.EncodeToString(hash[:])
-	return c.Seq, nil
-}
-
-// PutTokenChanges appends many replacements, so that one row of an entry covers them whatever their number: it is
-// "token_changes/first-last" with the Merkle root over the SHA-256 of each row's JSON (RFC 6962, section 2.1, these
-// hashes being the leaves). It returns the first and the last number.
-func (tx *Tx) PutTokenChanges(cs []TokenChange) (first, last int64, err error) {
-	hashes := make([][32]byte, len(cs))
-	for i, c := range cs {
-		if hashes[i], err = tx.appendTokenChange(&c); err != nil {
+// ReplaceTokens replaces tokens of a domain, each by the one at the same place of by, which is in the registry already. The
+// caller has read the old ones in this transaction; none of them is replaced. Each change gets a number, for those who follow
+// them, and one row of an entry covers all of them and the states that follow from them: it is "token_changes/first-last" with
+// the Merkle root over the SHA-256 of each change's JSON (RFC 6962, section 2.1, these hashes being the leaves).
+func (tx *Tx) ReplaceTokens(old []Token, by []pci.Token, at time.Time) (first, last int64, err error) {
+	hashes := make([][32]byte, len(old))
+	replaced := make(map[uint32]int)
+	for i, t := range old {
+		c := TokenChange{Domain: t.Domain, Old: t.Token, New: by[i], Expiry: t.Card.Expiry, At: at}
+		if hashes[i], err = tx.replaceToken(&c); err != nil {
 			return 0, 0, err
 		}
+		replaced[t.KeyVersion]++
 		if last = c.Seq; i == 0 {
 			first = c.Seq
 		}
 	}
-	if len(cs) > 0 {
+	for version, n := range replaced {
+		if err := tx.Exec("UPDATE token_counts SET replaced = replaced + ? WHERE key_version = ?", n, version); err != nil {
+			return 0, 0, err
+		}
+	}
+	if len(old) > 0 {
 		root := merkleRoot(hashes)
 		tx.touched[fmt.Sprintf("token_changes/%d-%d", first, last)] = hex.EncodeToString(root[:])
 	}
 	return first, last, nil
 }
 
-// appendTokenChange writes a replacement, gives it its number, and returns the SHA-256 of its JSON.
-func (tx *Tx) appendTokenChange(c *TokenChange) (hash [32]byte, err error) {
+// replaceToken writes a change, gives it its number, and returns the SHA-256 of its JSON.
+func (tx *Tx) replaceToken(c *TokenChange) (hash [32]byte, err error) {
 	inUTC(&c.At)
-	if err := translate(tx.q.QueryRowContext(tx.ctx, "INSERT INTO token_changes (domain, old, new, at) VALUES (?,?,?,?) RETURNING seq",
-		c.Domain, c.Old, c.New, formatTime(c.At)).Scan(&c.Seq)); err != nil {
+	if err := translate(tx.q.QueryRowContext(tx.ctx, "INSERT INTO token_changes (domain, old, new, expiry, at) VALUES (?,?,?,?,?) RETURNING seq",
+		c.Domain, c.Old, c.New, c.Expiry.String(), formatTime(c.At)).Scan(&c.Seq)); err != nil {
+		return hash, err
+	}
+	if err := tx.Exec(upsertTokenState, c.Domain, c.Old, TokenReplaced, c.Expiry.String(), c.New, formatTime(c.At)); err != nil {
 		return hash, err
 	}
 	text, err := json.Marshal(c)
@@ -123,7 +115,7 @@ func (tx *Tx) appendTokenChange(c *TokenChange) (hash [32]byte, err error) {
 
 // TokenChanges returns replacements in a domain after a number, in order.
 func (q Queries) TokenChanges(domain string, after int64, limit int) ([]TokenChange, error) {
-	rows, err := q.q.QueryContext(q.ctx, "SELECT seq, old, new, at FROM token_changes WHERE domain = ? AND seq > ? ORDER BY seq LIMIT ?", domain, after, limit)
+	rows, err := q.q.QueryContext(q.ctx, "SELECT seq, old, new, expiry, at FROM token_changes WHERE domain = ? AND seq > ? ORDER BY seq LIMIT ?", domain, after, limit)
 	if err != nil {
 		return nil, translate(err)
 	}
@@ -131,12 +123,28 @@ func (q Queries) TokenChanges(domain string, after int64, limit int) ([]TokenCha
 	var list []TokenChange
 	for rows.Next() {
 		c := TokenChange{Domain: domain}
-		if err := rows.Scan(&c.Seq, &c.Old, &c.New, scanTime{&c.At}); err != nil {
+		var expiry string
+		if err := rows.Scan(&c.Seq, &c.Old, &c.New, &expiry, scanTime{&c.At}); err != nil {
 			return nil, translate(err)
+		}
+		if c.Expiry, err = pci.ParseExpiry(expiry); err != nil {
+			return nil, err
 		}
 		list = append(list, c)
 	}
 	return list, translate(rows.Err())
+}
+
+// LastTokenChange returns the number of a domain's newest replacement up to a number, 0 where it has none.
+func (q Queries) LastTokenChange(domain string, through int64) (seq int64, err error) {
+	err = translate(q.q.QueryRowContext(q.ctx, "SELECT coalesce(max(seq), 0) FROM token_changes WHERE domain = ? AND seq <= ?", domain, through).Scan(&seq))
+	return seq, err
+}
+
+// NewestTokenChange returns the number of the newest replacement of all domains, 0 where there is none.
+func (q Queries) NewestTokenChange() (seq int64, err error) {
+	err = translate(q.q.QueryRowContext(q.ctx, "SELECT coalesce(max(seq), 0) FROM token_changes").Scan(&seq))
+	return seq, err
 }
 
 // DomainAck says how far a domain has followed the replacements of its tokens.

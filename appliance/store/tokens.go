@@ -38,7 +38,7 @@ type Token struct {
 const (
 	TokenActive   = "active"
 	TokenInactive = "inactive"
-	TokenReplaced = "replaced" // by one under a newer version of the key
+	TokenReplaced = "replaced" // by one under a newer version of the key; final
 )
 
 // sameCard reports whether two rows of one value are one card's. Within one version of the key, format and number of steps
@@ -285,8 +285,7 @@ func (i *issue) add(batch int64) error {
 		counts[t.KeyVersion]++
 	}
 	for version, count := range counts {
-		if err := i.tx.Exec(`INSERT INTO token_counts (key_version, issued, replaced) VALUES (?1, ?2, 0)
-			ON CONFLICT (key_version) DO UPDATE SET issued = issued + ?2`, version, count); err != nil {
+		if err := i.tx.countIssued(version, count); err != nil {
 			return err
 		}
 	}
@@ -308,7 +307,7 @@ func (i *issue) renew() error {
 	for domain, rows := range latest {
 		var changed []Token
 		err := i.tx.Tokens(domain, slices.Collect(maps.Keys(rows)), func(_ int, t Token) error {
-			if now := rows[t.Token]; earlier(t.Card.Expiry, now.Card.Expiry) {
+			if now := rows[t.Token]; t.Status != TokenReplaced && earlier(t.Card.Expiry, now.Card.Expiry) {
 				t.Card.Expiry, t.CreatedAt = now.Card.Expiry, now.CreatedAt
 				changed = append(changed, t)
 			}
@@ -318,7 +317,7 @@ func (i *issue) renew() error {
 			return err
 		}
 		for _, t := range changed {
-			if err := i.tx.putTokenState(t, TokenState{Status: t.Status, Expiry: t.Card.Expiry, ReplacedBy: t.ReplacedBy, UpdatedAt: t.CreatedAt}); err != nil {
+			if err := i.tx.putTokenState(t, TokenState{Status: t.Status, Expiry: t.Card.Expiry, UpdatedAt: t.CreatedAt}); err != nil {
 				return err
 			}
 		}

@@ -50,7 +50,7 @@ func name(t Token) string { return t.Domain + "/" + string(t.Token) }
 func (m *model) put(t Token, batch int64) (fresh, taken bool) {
 	known, ok := m.rows[name(t)]
 	if ok && known.sameCard(t) {
-		if earlier(known.Card.Expiry, t.Card.Expiry) {
+		if known.Status != TokenReplaced && earlier(known.Card.Expiry, t.Card.Expiry) {
 			known.Card.Expiry = t.Card.Expiry
 			m.rows[name(t)] = known
 		}
@@ -172,19 +172,35 @@ func (r *registry) putMany(t *rapid.T) {
 func (r *registry) setState(t *rapid.T) {
 	r.begin(t)
 	row := drawRow(t)
-	s := TokenState{Status: rapid.SampledFrom([]string{TokenActive, TokenInactive, TokenReplaced}).Draw(t, "status"), Expiry: row.Card.Expiry, UpdatedAt: issuedAt}
-	if s.Status == TokenReplaced {
-		s.ReplacedBy = "9000000000000000"
-	}
-	err := r.tx.SetTokenState(row.Domain, row.Token, s)
+	s := TokenState{Status: rapid.SampledFrom([]string{TokenActive, TokenInactive}).Draw(t, "status"), Expiry: row.Card.Expiry, UpdatedAt: issuedAt}
 	known, ok := r.open.rows[name(row)]
-	if ok != (err == nil) || (err != nil && !errors.Is(err, ErrNotFound)) {
-		t.Fatalf("state of %s: %v", name(row), err)
+	want := error(nil)
+	if !ok {
+		want = ErrNotFound
+	} else if known.Status == TokenReplaced {
+		want = ErrTokenReplaced
 	}
-	if ok {
+	if err := r.tx.SetTokenState(row.Domain, row.Token, s); !errors.Is(err, want) {
+		t.Fatalf("state of %s: %v, want %v", name(row), err, want)
+	}
+	if want == nil {
 		known.apply(s)
 		r.open.rows[name(row)] = known
 	}
+}
+
+func (r *registry) replace(t *rapid.T) {
+	r.begin(t)
+	row := drawRow(t)
+	known, ok := r.open.rows[name(row)]
+	if !ok || known.Status == TokenReplaced {
+		return
+	}
+	if _, _, err := r.tx.ReplaceTokens([]Token{known}, []pci.Token{"9000000000000000"}, issuedAt); err != nil {
+		t.Fatal(err)
+	}
+	known.Status, known.ReplacedBy = TokenReplaced, "9000000000000000"
+	r.open.rows[name(row)] = known
 }
 
 func (r *registry) commit(t *rapid.T) {
@@ -300,7 +316,7 @@ func TestTheRegistryIsAMap(t *testing.T) {
 			_ = r.store.Close()
 		}()
 		rt.Repeat(map[string]func(*rapid.T){
-			"put": r.put, "put many": r.putMany, "put more": r.putMany, "set state": r.setState, "commit": r.commit, "commit again": r.commit,
+			"put": r.put, "put many": r.putMany, "put more": r.putMany, "set state": r.setState, "replace": r.replace, "commit": r.commit, "commit again": r.commit,
 			"roll back": r.rollBack, "reopen": r.reopen, "": r.check,
 		})
 	})

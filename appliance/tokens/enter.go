@@ -26,7 +26,13 @@ type piece struct {
 	rows    []store.Token // of fresh
 	renewed []store.Token // known tokens that become active again, or whose card has another expiry
 	bounds  []store.TokenBound
-	refused []series // whose first refusal is entered
+	refused []refusal // that are entered
+}
+
+// refusal is the first of a series in a day.
+type refusal struct {
+	series
+	limit int
 }
 
 // enter commits a batch: new tokens, and what has changed of known ones. What a card's result says of it is committed when
@@ -98,7 +104,7 @@ func (s *Service) renew(ctx context.Context, p *piece, known []int) {
 	err := s.cfg.Store.Read(ctx).Tokens(p.domain, tokens, func(n int, row store.Token) error {
 		expiry := p.results[known[n]].Card.Expiry
 		later := expiry.After(row.Card.Expiry)
-		if row.Status == store.TokenActive && !later {
+		if row.Status != store.TokenInactive && !later {
 			return nil
 		}
 		row.Status = store.TokenActive
@@ -119,16 +125,16 @@ func (s *Service) renew(ctx context.Context, p *piece, known []int) {
 // mayIssue counts a new card against the bound.
 func (s *Service) mayIssue(p *piece, truncated pci.Truncated) bool {
 	of := series{p.domain, p.caller.KeyID, truncated}
-	n, ok := s.bound.take(of)
+	t, ok := s.bound.take(of)
 	if !ok {
 		s.refused.Add(1)
 		if s.bound.firstRefusal(of) {
-			p.refused = append(p.refused, of)
+			p.refused = append(p.refused, refusal{of, t.limit})
 		}
 		return false
 	}
-	if n >= s.bound.keepFrom() {
-		p.bounds = append(p.bounds, store.TokenBound{Day: today(s.cfg.Now()), Domain: of.domain, KeyID: of.key, Truncated: truncated, Cards: n})
+	if t.kept() {
+		p.bounds = append(p.bounds, store.TokenBound{Period: t.period, Domain: of.domain, KeyID: of.key, Truncated: truncated, Cards: t.n})
 	}
 	return true
 }
@@ -170,13 +176,18 @@ func (s *Service) commit(ctx context.Context, p *piece) (taken []int, err error)
 				return err
 			}
 		}
+		if len(p.bounds) > 0 {
+			if err := tx.ForgetTokenBounds(today(s.cfg.Now())); err != nil {
+				return err
+			}
+		}
 		for _, b := range p.bounds {
 			if err := tx.PutTokenBound(b); err != nil {
 				return err
 			}
 		}
-		for _, of := range p.refused {
-			tx.Record(s.entry("token.bound_reached", p.caller, ledger.Failure, "domain:"+of.domain, map[string]any{"card": string(of.truncated), "bound": s.cfg.Bound}))
+		for _, r := range p.refused {
+			tx.Record(s.entry("token.bound_reached", p.caller, ledger.Failure, "domain:"+r.domain, map[string]any{"card": string(r.truncated), "bound": r.limit}))
 		}
 		return nil
 	})
@@ -228,7 +239,11 @@ func (s *Service) issueOne(tx *ledger.Tx, p *piece, taken *[]int) error {
 
 func (s *Service) renewIn(tx *ledger.Tx, p *piece, rows []store.Token) error {
 	for _, row := range rows {
-		if err := tx.SetTokenState(row.Domain, row.Token, store.TokenState{Status: row.Status, Expiry: row.Card.Expiry, UpdatedAt: s.cfg.Now()}); err != nil {
+		now, err := s.standing(tx.Queries, row.Domain, row.Token) // it may be replaced since it was read
+		if err != nil {
+			return err
+		}
+		if err := tx.SetTokenState(row.Domain, now.Token, store.TokenState{Status: row.Status, Expiry: row.Card.Expiry, UpdatedAt: s.cfg.Now()}); err != nil {
 			return fmt.Errorf("renew a token: %w", err)
 		}
 	}

@@ -47,6 +47,7 @@ type Config struct {
 	Ledger  *ledger.Ledger
 	Cards   Cards
 	Release Release
+	Keys    Keys
 	Domains []api.Domain // that are configured
 	// Bound is how many different new cards of one first six and last four digits an API key may have tokenized in a domain
 	// and day.
@@ -60,6 +61,7 @@ type Service struct {
 	cfg     Config
 	domains map[string]api.Domain
 	bound   *bound
+	wake    chan struct{}
 
 	issued, refused, notIssued atomic.Uint64
 }
@@ -69,18 +71,14 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Service{cfg: cfg, domains: make(map[string]api.Domain), bound: newBound(cfg.Bound, cfg.Now)}
+	s := &Service{cfg: cfg, domains: make(map[string]api.Domain), bound: newBound(cfg.Bound, cfg.Now), wake: make(chan struct{}, 1)}
 	for _, d := range cfg.Domains {
 		s.domains[d.ID] = d
 	}
-	kept, err := cfg.Store.Read(ctx).TokenBounds(today(cfg.Now()))
-	if err != nil {
-		return nil, fmt.Errorf("tokens: counts of today: %w", err)
+	if err := s.LoadImports(ctx); err != nil {
+		return nil, err
 	}
-	for _, k := range kept {
-		s.bound.restore(series{k.Domain, k.KeyID, k.Truncated}, k.Cards)
-	}
-	return s, nil
+	return s, s.restoreBounds(ctx)
 }
 
 // Stats are counts since the start.
@@ -161,8 +159,24 @@ func (s *Service) row(read store.Queries, domain string, token pci.Token) (store
 	return row, translate(err)
 }
 
+// standing returns the token that a request about one is for: where that is replaced and still works, its successor.
+func (s *Service) standing(read store.Queries, domain string, token pci.Token) (store.Token, error) {
+	row, err := s.row(read, domain, token)
+	for err == nil && row.Status == store.TokenReplaced {
+		over, e := s.over(read, row)
+		switch {
+		case e != nil:
+			return row, e
+		case over:
+			return row, api.ErrTokenReplaced
+		}
+		row, err = s.row(read, domain, row.ReplacedBy)
+	}
+	return row, err
+}
+
 func shown(t store.Token) api.Token {
-	return api.Token{Token: t.Token, Domain: t.Domain, Format: t.Format, Status: api.TokenStatus(t.Status), CreatedAt: t.CreatedAt,
+	return api.Token{Token: t.Token, Domain: t.Domain, Format: t.Format, Status: api.TokenStatus(t.Status), ReplacedBy: t.ReplacedBy, CreatedAt: t.CreatedAt,
 		Card: api.Card{Brand: t.Card.Brand, Truncated: t.Card.Truncated, Expiry: t.Card.Expiry.String()}}
 }
 
@@ -175,14 +189,14 @@ func (s *Service) Deactivate(ctx context.Context, caller api.Caller, named strin
 	var row store.Token
 	_, err = s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		var err error
-		if row, err = s.row(tx.Queries, domain, token); err != nil || row.Status == store.TokenInactive {
+		if row, err = s.standing(tx.Queries, domain, token); err != nil || row.Status == store.TokenInactive {
 			return err
 		}
 		row.Status = store.TokenInactive
-		if err := tx.SetTokenState(domain, token, store.TokenState{Status: row.Status, Expiry: row.Card.Expiry, UpdatedAt: s.cfg.Now()}); err != nil {
+		if err := tx.SetTokenState(domain, row.Token, store.TokenState{Status: row.Status, Expiry: row.Card.Expiry, UpdatedAt: s.cfg.Now()}); err != nil {
 			return err
 		}
-		tx.Record(s.entry("token.deactivated", caller, ledger.Success, resourceOf(domain, token), map[string]any{"card": string(row.Card.Truncated)}))
+		tx.Record(s.entry("token.deactivated", caller, ledger.Success, resourceOf(domain, row.Token), map[string]any{"card": string(row.Card.Truncated)}))
 		return nil
 	})
 	if err != nil {
@@ -257,7 +271,7 @@ func (s *Service) recipient(ctx context.Context, caller api.Caller) (store.Recip
 func (s *Service) announce(ctx context.Context, caller api.Caller, domain string, token pci.Token, reason api.DetokenizeReason, recipient store.Recipient) error {
 	day := today(s.cfg.Now())
 	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
-		row, err := s.row(tx.Queries, domain, token)
+		row, err := s.standing(tx.Queries, domain, token)
 		if err != nil {
 			return err
 		}

@@ -19,9 +19,11 @@ func (s *Service) lend(ctx context.Context, domain string, token pci.Token, use 
 	if err != nil {
 		return fmt.Errorf("look up token: %w", err)
 	}
+	versions := s.keys.borrow()
+	defer versions.giveBack()
 	var card *pan.Card
 	var failed [1]error
-	err = s.restore(ctx, domain, []Issued{issued}, failed[:], func(_ int, digits []byte) (err error) {
+	err = s.restore(ctx, versions, domain, []Issued{issued}, failed[:], func(_ int, digits []byte) (err error) {
 		card, err = pan.New(digits, nil, issued.Card.Expiry)
 		return err
 	})
@@ -36,7 +38,7 @@ func (s *Service) lend(ctx context.Context, domain string, token pci.Token, use 
 }
 
 // lendAll does the same for many tokens, live or not. Without any, there is no use.
-func (s *Service) lendAll(ctx context.Context, domain string, tokens []pci.Token, use func(*pan.Batch, []error) error) error {
+func (s *Service) lendAll(ctx context.Context, versions *versions, domain string, tokens []pci.Token, use func(*pan.Batch, []error) error) error {
 	if len(tokens) == 0 {
 		return nil
 	}
@@ -53,7 +55,7 @@ func (s *Service) lendAll(ctx context.Context, domain string, tokens []pci.Token
 		return err
 	}
 	defer cards.Release()
-	err = s.restore(ctx, domain, rows, failed, func(i int, digits []byte) error {
+	err = s.restore(ctx, versions, domain, rows, failed, func(i int, digits []byte) error {
 		return cards.Put(i, digits, rows[i].Card.Expiry)
 	})
 	if err != nil {
@@ -80,7 +82,7 @@ func sameCard(card pci.Card, issued Issued) error {
 }
 
 // restore calls take with the PAN behind each row whose place in failed is nil, and notes there what cannot be turned back.
-func (s *Service) restore(ctx context.Context, domain string, rows []Issued, failed []error, take func(i int, digits []byte) error) error {
+func (s *Service) restore(ctx context.Context, versions *versions, domain string, rows []Issued, failed []error, take func(i int, digits []byte) error) error {
 	p, err := s.domains.plan(domain)
 	if err != nil {
 		return err
@@ -96,7 +98,8 @@ func (s *Service) restore(ctx context.Context, domain string, rows []Issued, fai
 		if failed[i] != nil {
 			continue
 		}
-		if _, failed[i] = s.version(rows[i].KeyVersion); failed[i] != nil {
+		if _, ok := versions.version(rows[i].KeyVersion); !ok {
+			failed[i] = fmt.Errorf("tokenization: version %d of the key is not there: %w", rows[i].KeyVersion, pci.ErrUnavailable)
 			continue
 		}
 		lane, err := b.load(i, p)
@@ -105,11 +108,8 @@ func (s *Service) restore(ctx context.Context, domain string, rows []Issued, fai
 		}
 	}
 	for number, waiting := range lanes {
-		v, err := s.version(number)
-		if err == nil {
-			err = v.undo(ctx, waiting)
-		}
-		if err != nil {
+		v, _ := versions.version(number)
+		if err := v.undo(ctx, waiting); err != nil {
 			return err
 		}
 	}

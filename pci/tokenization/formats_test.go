@@ -43,7 +43,7 @@ func (b bench) all(t rapid.TB, domain string, numbers ...string) []pci.Tokenized
 // resolveAll is the numbers behind tokens.
 func (b bench) resolveAll(t rapid.TB, domain string, tokens ...pci.Token) (numbers []string, errs []error) {
 	t.Helper()
-	if err := b.batches.LendAll(context.Background(), domain, tokens, func(cards *pan.Batch, failed []error) error {
+	if err := b.lendAll(context.Background(), b.keys.current, domain, tokens, func(cards *pan.Batch, failed []error) error {
 		errs = append(errs, failed...)
 		return cards.RevealPANs(func(_ int, digits []byte) error { numbers = append(numbers, string(digits)); return nil })
 	}); err != nil {
@@ -150,7 +150,7 @@ func TestTokensOfEarlierReleasesAreTheSame(t *testing.T) {
 	b := newBench(t, oneKey(t))
 	sum := sha256.Sum256([]byte("finpay ff1 v1\x00shop\x00last4\x0016"))
 	lane := ff1.Lane{Digits: []byte("41111111111"), Tweak: append(sum[:8], 0x11, 0x11)}
-	if err := b.versions[0].cipher.Encrypt(t.Context(), []ff1.Lane{lane}); err != nil {
+	if err := b.keys.current.list[0].cipher.Encrypt(t.Context(), []ff1.Lane{lane}); err != nil {
 		t.Fatal(err)
 	}
 	issued, err := b.tokenize("shop", "4111111111111111")

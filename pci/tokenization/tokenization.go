@@ -20,6 +20,9 @@
 // before it gets a new one, and a value that is another card's is encrypted once more, up to [MaxSteps] times. The
 // same card has unrelated tokens in two domains.
 //
+// A version can be replaced while the service runs: [Service.Rotate] makes a newer one active, [Service.Retokenize] gives the
+// cards of an older one tokens under it, and [Service.Drop] ends the older one when nothing needs it.
+//
 // Nothing from which a PAN follows without the HSM leaves this package: no hash of a PAN, no part of it beyond
 // its truncation. Only tokens that the registry knows are turned back, and only if they lead to the truncation that
 // it has.
@@ -33,14 +36,11 @@ package tokenization
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/custody"
-	"github.com/finterra/finpay/pci/ff1"
 	"github.com/finterra/finpay/pci/internal/lend"
 	"github.com/finterra/finpay/pci/internal/pan"
 )
@@ -65,62 +65,27 @@ type Registry interface {
 	LookupImages(ctx context.Context, domain string, images []pci.TokenImage, row func(i int, t Issued)) error
 }
 
-// Key is one version of the tokenization key.
-type Key struct {
-	AES     ff1.Encrypter // encrypts AES blocks inside the HSM
-	Runners int           // how many calls of it run at once, faster than one after the other
-}
-
-// Keys are the versions of the tokenization key.
-type Keys struct {
-	Active   uint32
-	Versions map[uint32]Key
-}
-
 // Service makes tokens and resolves them. It is safe for concurrent use.
 type Service struct {
-	versions []version // the active one first, then from the newest on
+	keys     keyring
 	domains  *Domains
 	cards    lend.Custody
 	registry Registry
 	works    sync.Pool // of *work
 }
 
-// version is a live version of the key.
-type version struct {
-	number uint32
-	cipher *ff1.Cipher
-}
-
 // New returns a service over cards in custody. The caller ends it with [Service.Close].
 func New(keys Keys, domains *Domains, cards *custody.Store, registry Registry) (*Service, error) {
-	if _, ok := keys.Versions[keys.Active]; !ok {
-		return nil, fmt.Errorf("tokenization: the active key version %d is not there", keys.Active)
-	}
 	s := &Service{domains: domains, cards: lend.OfCustody(cards), registry: registry}
-	for number, key := range keys.Versions {
-		s.versions = append(s.versions, version{number, ff1.New(key.AES, key.Runners)})
+	if err := s.keys.fill(keys); err != nil {
+		return nil, err
 	}
-	slices.SortFunc(s.versions, func(a, b version) int {
-		switch keys.Active {
-		case a.number:
-			return -1
-		case b.number:
-			return 1
-		default:
-			return int(b.number) - int(a.number)
-		}
-	})
 	s.works.New = func() any { return &work{} }
 	return s, nil
 }
 
 // Close ends the service. What is under way fails.
-func (s *Service) Close() {
-	for _, v := range s.versions {
-		v.cipher.Close()
-	}
-}
+func (s *Service) Close() { s.keys.close() }
 
 func init() {
 	lend.OfTokens = func(service any) lend.Tokens { return lender{service.(*Service)} }
@@ -134,7 +99,7 @@ func init() {
 func (s *Service) Tokenize(ctx context.Context, domain string, ref pci.CardRef, binding string) (issued Issued, known bool, err error) {
 	var issue [1]pci.Tokenized
 	err = s.cards.Lend(ctx, ref, binding, func(card *pan.Card) error {
-		return s.tokenize(ctx, domain, single{card}, s.versions, issue[:])
+		return s.tokenizeAll(ctx, domain, single{card}, issue[:])
 	})
 	if err == nil {
 		err = issue[0].Err
@@ -145,30 +110,11 @@ func (s *Service) Tokenize(ctx context.Context, domain string, ref pci.CardRef, 
 	return issue[0].Token, issue[0].Known, nil
 }
 
-// version returns a live version of the key by its number.
-func (s *Service) version(number uint32) (version, error) {
-	for _, v := range s.versions {
-		if v.number == number {
-			return v, nil
-		}
-	}
-	return version{}, fmt.Errorf("tokenization: version %d of the key is not there: %w", number, pci.ErrUnavailable)
-}
-
-// encrypt and decrypt take lanes through FF1. A deadline that passes is the HSM's.
-func (v version) encrypt(ctx context.Context, lanes []ff1.Lane) error {
-	return late(v.cipher.Encrypt(ctx, lanes))
-}
-
-func (v version) decrypt(ctx context.Context, lanes []ff1.Lane) error {
-	return late(v.cipher.Decrypt(ctx, lanes))
-}
-
-func late(err error) error {
-	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, pci.ErrUnavailable) {
-		return fmt.Errorf("%w: %w", pci.ErrUnavailable, err)
-	}
-	return err
+// tokenizeAll looks for the cards' tokens under every version.
+func (s *Service) tokenizeAll(ctx context.Context, domain string, cards source, issues []pci.Tokenized) error {
+	versions := s.keys.borrow()
+	defer versions.giveBack()
+	return s.tokenize(ctx, domain, cards, versions.list, issues)
 }
 
 // lender shows the service to the packages of pci; see package lend.
@@ -179,13 +125,5 @@ func (l lender) Lend(ctx context.Context, domain string, token pci.Token, use fu
 }
 
 func (l lender) TokenizeAll(ctx context.Context, domain string, cards *pan.Batch, issues []pci.Tokenized) error {
-	return l.s.tokenize(ctx, domain, cards, l.s.versions, issues)
-}
-
-func (l lender) RetokenizeAll(ctx context.Context, domain string, cards *pan.Batch, issues []pci.Tokenized) error {
-	return l.s.tokenize(ctx, domain, cards, l.s.versions[:1], issues)
-}
-
-func (l lender) LendAll(ctx context.Context, domain string, tokens []pci.Token, use func(*pan.Batch, []error) error) error {
-	return l.s.lendAll(ctx, domain, tokens, use)
+	return l.s.tokenizeAll(ctx, domain, cards, issues)
 }

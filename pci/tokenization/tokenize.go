@@ -69,6 +69,7 @@ const (
 	free  state = iota // no row has the value
 	taken              // a row has it that is another card's
 	own
+	former // it was the card's own, and is replaced
 )
 
 // claim is a value that a card of the same batch is about to have.
@@ -219,7 +220,7 @@ func (w *work) ask(ctx context.Context, registry Registry, domain string) error 
 func (w *work) found(i int, row Issued) {
 	o := &w.open[w.asked[i]]
 	if row.Format == w.spaces[o.card].format && row.KeyVersion == w.versions[o.version].number && row.Steps == o.steps {
-		o.state, o.row = own, row
+		o.settle(row)
 	} else if o.state == free {
 		o.state = taken
 	}
@@ -230,8 +231,17 @@ func (w *work) found(i int, row Issued) {
 func (w *work) foundImage(i int, row Issued) {
 	o := &w.open[w.asked[i]]
 	if row.Format == pci.TokenOpaque && row.KeyVersion == w.versions[o.version].number && row.Steps == 0 {
-		o.state, o.row = own, row
+		o.settle(row)
 	}
+}
+
+// settle takes the row of the walker's own card.
+func (o *walker) settle(row Issued) {
+	if o.row = row; row.Replaced {
+		o.state = former
+		return
+	}
+	o.state = own
 }
 
 // judge settles the walkers that have arrived, and keeps those that must go on.
@@ -252,6 +262,7 @@ func (w *work) judge() {
 			if o.version == 0 {
 				w.fresh(&o)
 			}
+		case o.state == former && o.version != 0: // its successor is found under a newer version
 		case o.steps == MaxSteps:
 			if o.version == 0 {
 				w.issues[o.card] = pci.Tokenized{Err: fmt.Errorf("tokenization: %d values of the card are other cards' tokens: %w", MaxSteps+1,

@@ -3,9 +3,11 @@ package tokenization
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 
 	"github.com/finterra/finpay/pci"
+	"github.com/finterra/finpay/pci/ff1"
 	"github.com/finterra/finpay/pci/internal/pan"
 )
 
@@ -22,7 +24,7 @@ func (b bench) behind(t *testing.T, like Issued, token pci.Token, version uint32
 	t.Helper()
 	like.Token, like.KeyVersion, like.Steps = token, version, 0
 	failed := make([]error, 1)
-	err := b.restore(context.Background(), like.Domain, []Issued{like}, failed, func(_ int, digits []byte) error {
+	err := b.restore(context.Background(), b.keys.current, like.Domain, []Issued{like}, failed, func(_ int, digits []byte) error {
 		number = string(digits)
 		return nil
 	})
@@ -155,17 +157,92 @@ func TestRetokenizingTakesTheActiveVersion(t *testing.T) {
 		old := newBench(t, keys(t, 1, 1), domain).all(t, "shop", "4111111111111111")[0].Token
 		b := newBench(t, keys(t, 2, 1, 2), domain)
 		b.registry.issue(old)
-		var issues [1]pci.Tokenized
-		err := b.batches.LendAll(t.Context(), "shop", []pci.Token{old.Token}, func(cards *pan.Batch, errs []error) error {
-			return errors.Join(errs[0], b.batches.RetokenizeAll(t.Context(), "shop", cards, issues[:]))
-		})
+		issues, err := b.Retokenize(t.Context(), "shop", []pci.Token{old.Token, "9000000000001111"})
+		if err != nil || !errors.Is(issues[1].Err, pci.ErrNotIssued) {
+			t.Fatalf("%s: %+v, %v", format, issues, err)
+		}
 		fresh := issues[0].Token
-		if err != nil || issues[0].Err != nil || issues[0].Known || fresh.KeyVersion != 2 || fresh.Token == old.Token || fresh.Card != old.Card {
-			t.Fatalf("%s: %+v, %v", format, issues[0], err)
+		if issues[0].Err != nil || issues[0].Known || fresh.KeyVersion != 2 || fresh.Token == old.Token || fresh.Card != old.Card {
+			t.Fatalf("%s: %+v", format, issues[0])
 		}
 		b.registry.issue(fresh)
+		old.Replaced = true
+		b.registry.issue(old)
+		if again := b.all(t, "shop", "4111111111111111")[0]; !again.Known || again.Token != fresh {
+			t.Errorf("%s: afterwards the card has %+v, want %+v", format, again, fresh)
+		}
 		if got, err := b.resolve("shop", fresh.Token); err != nil || got != "4111111111111111" {
 			t.Errorf("%s: leads back to %s (%v)", format, got, err)
 		}
 	}
+}
+
+// A value that was replaced is passed over by other cards, though its own card no longer has it.
+func TestAReplacedTokenStaysReserved(t *testing.T) {
+	b := newBench(t, keys(t, 2, 1, 2), clashing()...)
+	value := b.all(t, "last4", "4111111111111111")[0].Token
+	other := newBench(t, keys(t, 1, 1), clashing()...).all(t, "last4", b.behind(t, value, value.Token, 1))[0].Token
+	other.Replaced = true
+	b.registry.issue(other)
+	if next := b.all(t, "last4", "4111111111111111")[0]; next.Err != nil || next.Known || next.Token.Steps != 1 || next.Token.Token == other.Token {
+		t.Errorf("%+v, want one step past %s", next, other.Token)
+	}
+}
+
+func TestAVersionIsReplacedWhileTheServiceRuns(t *testing.T) {
+	b := newBench(t, keys(t, 1, 1))
+	old := b.all(t, "shop", "4111111111111111")[0].Token
+	b.registry.issue(old)
+	if err := b.Rotate(2, software(t, 2)); err != nil {
+		t.Fatal(err)
+	}
+	if b.Active() != 2 || b.Rotate(2, software(t, 2)) == nil || b.Drop(t.Context(), 2) == nil {
+		t.Error("the new version is not the active one, or was added or dropped again")
+	}
+	if issues := b.all(t, "shop", "4111111111111111", "5555555555554444"); issues[0].Token != old || issues[1].Token.KeyVersion != 2 {
+		t.Errorf("after the rotation: %+v", issues)
+	}
+	if err := errors.Join(b.Drop(t.Context(), 1), b.Drop(t.Context(), 1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.resolve("shop", old.Token); !errors.Is(err, pci.ErrUnavailable) {
+		t.Errorf("under a version that was dropped: %v", err)
+	}
+}
+
+// A call that has begun ends under the versions that it began with.
+func TestDroppingAVersionWaitsForItsUsers(t *testing.T) {
+	b := newBench(t, keys(t, 2, 1, 2))
+	mine := b.keys.borrow()
+	dropped := make(chan error)
+	go func() { dropped <- b.Drop(t.Context(), 1) }()
+	for b.keys.count() != 1 { // until the new state is in place
+		runtime.Gosched()
+	}
+	if _, ok := mine.version(1); !ok {
+		t.Fatal("the version is gone")
+	}
+	number := []byte("41111111111")
+	if err := mine.list[1].encrypt(t.Context(), []ff1.Lane{{Digits: number}}); err != nil {
+		t.Errorf("under the version that is about to end: %v", err)
+	}
+	select {
+	case err := <-dropped:
+		t.Fatalf("it was dropped under a call's hands: %v", err)
+	default:
+	}
+	mine.giveBack()
+	if err := <-dropped; err != nil {
+		t.Error(err)
+	}
+	if mine.list[1].encrypt(t.Context(), []ff1.Lane{{Digits: number}}) == nil {
+		t.Error("a version that was dropped encrypts")
+	}
+}
+
+// count is how many versions the current state has.
+func (k *keyring) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.current.list)
 }

@@ -137,6 +137,7 @@ CREATE TABLE token_changes (
     domain TEXT NOT NULL,
     old    TEXT NOT NULL,
     new    TEXT NOT NULL,
+    expiry TEXT NOT NULL,
     at     TEXT NOT NULL
 ) STRICT;
 CREATE INDEX token_changes_by_domain ON token_changes (domain, seq);
@@ -145,6 +146,17 @@ CREATE TABLE domain_acks (
     seq    INTEGER NOT NULL,
     at     TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Versions of the tokenization key on their way out; '' for a time that has not come.
+CREATE TABLE token_retirements (
+    key_version INTEGER PRIMARY KEY,
+    window      INTEGER NOT NULL,          -- nanoseconds
+    started_at  TEXT NOT NULL,
+    replaced_at TEXT NOT NULL,
+    changes     INTEGER NOT NULL,          -- the newest replacement at replaced_at
+    counted_at  TEXT NOT NULL,
+    ended_at    TEXT NOT NULL
+) STRICT;
 
 -- The outbox: written in the commit of the transition that it tells of.
 CREATE TABLE events (
@@ -209,13 +221,23 @@ CREATE TABLE ledger_checkpoints (
 
 -- Counts of new cards that begin and end alike, once they have come near the limit: bookkeeping that no entry covers.
 CREATE TABLE token_bounds (
-    day       TEXT NOT NULL,               -- UTC, YYYY-MM-DD
+    period    TEXT NOT NULL,               -- a day (UTC, YYYY-MM-DD) or the id of an import
     domain    TEXT NOT NULL,
     key_id    TEXT NOT NULL,               -- of the API key
     truncated TEXT NOT NULL,
     cards     INTEGER NOT NULL,
-    PRIMARY KEY (day, domain, key_id, truncated)
+    PRIMARY KEY (period, domain, key_id, truncated)
 ) STRICT, WITHOUT ROWID;
+
+-- Times in which an API key may have more cards tokenized that begin and end alike.
+CREATE TABLE token_imports (
+    id        TEXT PRIMARY KEY,
+    key_id    TEXT NOT NULL REFERENCES api_keys (id),
+    bound     INTEGER NOT NULL,
+    opened_at TEXT NOT NULL,
+    until     TEXT NOT NULL,
+    closed_at TEXT NOT NULL                -- '' while nobody has closed it
+) STRICT;
 
 -- To whom the cards of an API key are detokenized.
 CREATE TABLE recipients (
@@ -236,6 +258,7 @@ CREATE TABLE detokenizations (
 -- +goose Down
 DROP TABLE detokenizations;
 DROP TABLE recipients;
+DROP TABLE token_imports;
 DROP TABLE token_bounds;
 DROP TABLE ledger_checkpoints;
 DROP TABLE ledger_nodes;
@@ -245,6 +268,7 @@ DROP TABLE idempotency;
 DROP TABLE delivery_tries;
 DROP TABLE deliveries;
 DROP TABLE events;
+DROP TABLE token_retirements;
 DROP TABLE domain_acks;
 DROP TABLE token_changes;
 DROP TABLE token_batches;

@@ -35,12 +35,6 @@ type Batches interface {
 	// is of the HSM or the registry, and means that no place has a result. Equal cards get the same token. No
 	// token is issued until the caller has entered it in the registry.
 	TokenizeAll(ctx context.Context, domain string, cards *pan.Batch, issues []pci.Tokenized) error
-	// RetokenizeAll is TokenizeAll as if older versions of the key had no tokens: it gives each card the token that takes
-	// their place.
-	RetokenizeAll(ctx context.Context, domain string, cards *pan.Batch, issues []pci.Tokenized) error
-	// LendAll calls use with the cards that registered tokens of a domain stand for, whatever their status, each at its
-	// token's place. A place whose error is set is empty. The cards are wiped when use returns.
-	LendAll(ctx context.Context, domain string, tokens []pci.Token, use func(cards *pan.Batch, errs []error) error) error
 }
 
 // OfCustody returns the lender behind a *custody.Store.

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/finterra/finpay/appliance/config"
+	"github.com/finterra/finpay/appliance/control"
+	"github.com/finterra/finpay/appliance/tokens"
+)
+
+// operations are what an operator does to an appliance, whether it serves or not: its own process does them if it serves,
+// else the command itself does.
+type operations struct {
+	cfg     config.Config
+	node    *node
+	serving *appliance // nil where nothing serves
+
+	mu sync.Mutex // one at a time; it guards node.keys
+}
+
+// table names them.
+func (o *operations) table() map[string]control.Operation {
+	return map[string]control.Operation{
+		"api-key create":    operation(o, o.createAPIKey),
+		"api-key revoke":    operation(o, o.revokeAPIKey),
+		"api-key recipient": operation(o, o.registerRecipient),
+		"key list":          operation(o, o.listKeys),
+		"key rotate":        operation(o, o.rotateKey),
+		"key retire":        operation(o, o.retireKey),
+		"key status":        operation(o, o.keyStatus),
+		"key acknowledge":   operation(o, o.acknowledgeChanges),
+		"import open":       operation(o, o.openImport),
+		"import close":      operation(o, o.closeImport),
+		"import list":       operation(o, o.listImports),
+	}
+}
+
+// nothing is a request or an answer without content.
+type nothing struct{}
+
+// operation reads requests for do.
+func operation[Q, A any](o *operations, do func(context.Context, tokens.Operator, Q) (A, error)) control.Operation {
+	return func(ctx context.Context, by string, request []byte) (any, error) {
+		var q Q
+		if err := json.Unmarshal(request, &q); err != nil {
+			return nil, fmt.Errorf("the request cannot be read: %w", err)
+		}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return do(ctx, tokens.Operator{Origin: by}, q)
+	}
+}
+
+// operate has an operation done: by the appliance that serves, or here.
+func operate[A any](ctx context.Context, g globals, name string, request any) (answer A, err error) {
+	cfg, err := g.load()
+	if err != nil {
+		return answer, err
+	}
+	err = control.Call(ctx, cfg.State(), name, request, &answer)
+	if !errors.Is(err, control.ErrNotRunning) {
+		return answer, err
+	}
+	open := openNode
+	if name == "key list" {
+		open = openBooks // it is for finding out what is wrong
+	}
+	n, err := open(ctx, cfg, nil)
+	if err != nil {
+		return answer, err
+	}
+	defer func() { err = errors.Join(err, n.close()) }()
+	body, err := json.Marshal(request)
+	if err != nil {
+		return answer, err
+	}
+	o := &operations{cfg: cfg, node: n}
+	done, err := o.table()[name](ctx, control.Origin(os.Getuid()), body)
+	if err != nil {
+		return answer, err
+	}
+	return done.(A), nil
+}

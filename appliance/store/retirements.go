@@ -1,0 +1,84 @@
+package store
+
+import (
+	"errors"
+	"strconv"
+	"time"
+)
+
+// ErrVersionRetired means that a version of the tokenization key is being retired: no token is issued under it any more.
+var ErrVersionRetired = errors.New("store: this version of the tokenization key is being retired")
+
+// Retirement is the end of one version of the tokenization key, as far as it has come. Times that have not come are zero.
+type Retirement struct {
+	KeyVersion uint32
+	Window     time.Duration // for which replaced tokens work on after ReplacedAt, in nanoseconds in the row's JSON
+	StartedAt  time.Time     // from now on no token is issued under the version
+	ReplacedAt time.Time     // no token leads back under it any more
+	Changes    int64         // number of the newest replacement at ReplacedAt
+	CountedAt  time.Time     // every domain had acknowledged, the window was over, and the count was entered
+	EndedAt    time.Time     // the key was destroyed
+}
+
+// PutRetirement writes how far a retirement has come.
+func (tx *Tx) PutRetirement(r Retirement) error {
+	inUTC(&r.StartedAt, &r.ReplacedAt, &r.CountedAt, &r.EndedAt)
+	return tx.write("token_retirements", strconv.FormatUint(uint64(r.KeyVersion), 10), r, `INSERT INTO token_retirements
+		(key_version, window, started_at, replaced_at, changes, counted_at, ended_at) VALUES (?,?,?,?,?,?,?)
+		ON CONFLICT (key_version) DO UPDATE SET window = excluded.window, replaced_at = excluded.replaced_at, changes = excluded.changes,
+		counted_at = excluded.counted_at, ended_at = excluded.ended_at`,
+		r.KeyVersion, r.Window, formatTime(r.StartedAt), formatTime(r.ReplacedAt), r.Changes, formatTime(r.CountedAt), formatTime(r.EndedAt))
+}
+
+// Retirements returns all of them, by version.
+func (q Queries) Retirements() ([]Retirement, error) {
+	rows, err := q.q.QueryContext(q.ctx, "SELECT key_version, window, started_at, replaced_at, changes, counted_at, ended_at FROM token_retirements ORDER BY key_version")
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer func() { _ = rows.Close() }()
+	var list []Retirement
+	for rows.Next() {
+		var r Retirement
+		if err := rows.Scan(&r.KeyVersion, &r.Window, scanTime{&r.StartedAt}, scanTime{&r.ReplacedAt}, &r.Changes, scanTime{&r.CountedAt}, scanTime{&r.EndedAt}); err != nil {
+			return nil, translate(err)
+		}
+		list = append(list, r)
+	}
+	return list, translate(rows.Err())
+}
+
+// Retirement returns that of one version, or [ErrNotFound].
+func (q Queries) Retirement(version uint32) (Retirement, error) {
+	list, err := q.Retirements()
+	if err != nil {
+		return Retirement{}, err
+	}
+	for _, r := range list {
+		if r.KeyVersion == version {
+			return r, nil
+		}
+	}
+	return Retirement{}, ErrNotFound
+}
+
+// countIssued counts new tokens of a version, unless it is being retired.
+func (tx *Tx) countIssued(version uint32, n int) error {
+	var counted uint32
+	err := translate(tx.q.QueryRowContext(tx.ctx, `INSERT INTO token_counts (key_version, issued, replaced)
+		SELECT ?1, ?2, 0 WHERE NOT EXISTS (SELECT 1 FROM token_retirements WHERE key_version = ?1)
+		ON CONFLICT (key_version) DO UPDATE SET issued = issued + ?2 RETURNING key_version`, version, n).Scan(&counted))
+	if errors.Is(err, ErrNotFound) {
+		return ErrVersionRetired
+	}
+	return err
+}
+
+// TokensIssued returns how many tokens were issued under a version of the key, whatever has become of them.
+func (q Queries) TokensIssued(version uint32) (n int, err error) {
+	err = translate(q.q.QueryRowContext(q.ctx, "SELECT issued FROM token_counts WHERE key_version = ?", version).Scan(&n))
+	if errors.Is(err, ErrNotFound) {
+		return 0, nil
+	}
+	return n, err
+}
