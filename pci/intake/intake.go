@@ -45,7 +45,7 @@ func New(cards *custody.Store, now func() time.Time) *Forms {
 	if now == nil {
 		now = time.Now
 	}
-	return &Forms{cards: lend.OfCustody(cards), now: now, turns: newTurns()}
+	return &Forms{cards: lend.OfCustody(cards), now: now, turns: newTurns(formsAtOnce, formsOfPayment)}
 }
 
 // Take reads a card from the unread body of r and holds it in custody, bound to binding. What is wrong with the

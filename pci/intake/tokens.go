@@ -17,22 +17,33 @@ import (
 type Tokens struct {
 	batches lend.Batches
 	keys    Keys
+	turns   *turns
 }
 
 // NewTokens returns an intake whose cards become tokens of a service.
 func NewTokens(service *tokenization.Service, keys Keys) *Tokens {
-	return &Tokens{lend.OfBatches(service), keys}
+	return newTokens(lend.OfBatches(service), keys)
+}
+
+func newTokens(batches lend.Batches, keys Keys) *Tokens {
+	return &Tokens{batches, keys, newTurns(cardsAtOnce, cardsOfKey)}
 }
 
 // One reads the body of r, one card in JSON, and computes its token in a domain. A sealed card must have been sealed under
 // info. What is wrong with the card is its error too. Nothing is issued until the caller has entered the token.
 func (t *Tokens) One(r *http.Request, domain string, info []byte) (pci.Tokenized, error) {
+	read, err := t.turns.take(r.Context(), string(info)) // which is an API key's
+	if err != nil {
+		return pci.Tokenized{}, err
+	}
 	slot, err := pan.NewSlot()
 	if err != nil {
+		read()
 		return pci.Tokenized{}, err
 	}
 	defer slot.Release()
 	body, err := readAll(r.Body, slot.Bytes()[:maxLine])
+	read()
 	if err != nil {
 		return pci.Tokenized{}, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -73,10 +74,39 @@ func TestSlowBodiesOfManyPaymentsLeaveRoomForSales(t *testing.T) {
 	})
 }
 
+// One API key cannot keep the cards of the others waiting.
+func TestSlowBodiesOfAnAPIKeyLeaveRoomForOthers(t *testing.T) {
+	inABubble(t, func(t *testing.T) {
+		service := newTokens(&forge{}, nil)
+		post := func(body io.Reader, key string) error {
+			_, err := service.One(httptest.NewRequest("POST", "/", body), "d", []byte(key))
+			return err
+		}
+		var slow sync.WaitGroup
+		var senders []*io.PipeWriter
+		for range 300 {
+			body, sender := io.Pipe()
+			senders = append(senders, sender)
+			slow.Go(func() { _ = post(body, "slow") })
+		}
+		synctest.Wait()
+		if err := post(strings.NewReader(line(number(9))), "other"); err != nil {
+			t.Errorf("another API key's card: %v", err)
+		}
+		for _, sender := range senders {
+			_ = sender.CloseWithError(io.ErrUnexpectedEOF)
+		}
+		slow.Wait()
+		if err := post(strings.NewReader(line(number(9))), "slow"); err != nil || len(service.turns.per) != 0 || len(service.turns.all) != 0 {
+			t.Errorf("afterwards: %v; %d keys and %d turns are left", err, len(service.turns.per), len(service.turns.all))
+		}
+	})
+}
+
 func TestWhoLeavesGivesUpTheTurn(t *testing.T) {
-	turns := newTurns()
+	turns := newTurns(formsAtOnce, formsOfPayment)
 	var held []func()
-	for range atOnceForBinding {
+	for range formsOfPayment {
 		done, err := turns.take(t.Context(), "pay_1")
 		if err != nil {
 			t.Fatal(err)
