@@ -17,20 +17,16 @@ type TokenBound struct {
 
 // TokenBounds returns the counts that were kept of a period.
 func (q Queries) TokenBounds(period string) ([]TokenBound, error) {
-	rows, err := q.q.QueryContext(q.ctx, "SELECT period, domain, key_id, truncated, cards FROM token_bounds WHERE period = ?", period)
-	if err != nil {
-		return nil, translate(err)
-	}
-	defer func() { _ = rows.Close() }()
 	var list []TokenBound
-	for rows.Next() {
-		var b TokenBound
-		if err := rows.Scan(&b.Period, &b.Domain, &b.KeyID, &b.Truncated, &b.Cards); err != nil {
-			return nil, translate(err)
-		}
-		list = append(list, b)
-	}
-	return list, translate(rows.Err())
+	err := each(q, scanTokenBound, func(b TokenBound) error { list = append(list, b); return nil },
+		"SELECT period, domain, key_id, truncated, cards FROM token_bounds WHERE period = ?", period)
+	return list, err
+}
+
+func scanTokenBound(row scanner) (TokenBound, error) {
+	var b TokenBound
+	err := row.Scan(&b.Period, &b.Domain, &b.KeyID, &b.Truncated, &b.Cards)
+	return b, translate(err)
 }
 
 // PutTokenBound keeps a count.
@@ -54,28 +50,26 @@ type Import struct {
 	ClosedAt time.Time // zero while nobody has closed it
 }
 
+const importColumns = "id, key_id, bound, opened_at, until, closed_at"
+
+func scanImport(row scanner) (Import, error) {
+	var i Import
+	err := row.Scan(&i.ID, &i.KeyID, &i.Bound, scanTime{&i.OpenedAt}, scanTime{&i.Until}, scanTime{&i.ClosedAt})
+	return i, translate(err)
+}
+
 // PutImport writes an import.
 func (tx *Tx) PutImport(i Import) error {
 	inUTC(&i.OpenedAt, &i.Until, &i.ClosedAt)
-	return tx.write("token_imports", i.ID, i, `INSERT INTO token_imports (id, key_id, bound, opened_at, until, closed_at) VALUES (?,?,?,?,?,?)
+	return tx.write("token_imports", i.ID, i, `INSERT INTO token_imports (`+importColumns+`) VALUES (?,?,?,?,?,?)
 		ON CONFLICT (id) DO UPDATE SET closed_at = excluded.closed_at`,
 		i.ID, i.KeyID, i.Bound, formatTime(i.OpenedAt), formatTime(i.Until), formatTime(i.ClosedAt))
 }
 
 // OpenImports returns the imports that nobody has closed, oldest first; the time of some may be over.
 func (q Queries) OpenImports() ([]Import, error) {
-	rows, err := q.q.QueryContext(q.ctx, "SELECT id, key_id, bound, opened_at, until FROM token_imports WHERE closed_at = '' ORDER BY opened_at, id")
-	if err != nil {
-		return nil, translate(err)
-	}
-	defer func() { _ = rows.Close() }()
 	var list []Import
-	for rows.Next() {
-		var i Import
-		if err := rows.Scan(&i.ID, &i.KeyID, &i.Bound, scanTime{&i.OpenedAt}, scanTime{&i.Until}); err != nil {
-			return nil, translate(err)
-		}
-		list = append(list, i)
-	}
-	return list, translate(rows.Err())
+	err := each(q, scanImport, func(i Import) error { list = append(list, i); return nil },
+		"SELECT "+importColumns+" FROM token_imports WHERE closed_at = '' ORDER BY opened_at, id")
+	return list, err
 }

@@ -12,6 +12,14 @@ type Event struct {
 	CreatedAt  time.Time
 }
 
+const eventColumns = "e.id, e.merchant_id, e.payment_id, e.type, e.body, e.created_at"
+
+func scanEvent(row scanner) (Event, error) {
+	var e Event
+	err := row.Scan(&e.ID, &e.MerchantID, &e.PaymentID, &e.Type, &e.Body, scanTime{&e.CreatedAt})
+	return e, translate(err)
+}
+
 // Delivery is where an event stands on its way to the merchant.
 type Delivery struct {
 	Event  Event
@@ -39,7 +47,7 @@ func (tx *Tx) PutEvent(e Event) error {
 
 // DueDeliveries returns pending deliveries whose time has come, oldest first.
 func (q Queries) DueDeliveries(now time.Time, limit int) ([]Delivery, error) {
-	rows, err := q.q.QueryContext(q.ctx, `SELECT e.id, e.merchant_id, e.payment_id, e.type, e.body, e.created_at, d.status, d.tries, d.next_at
+	rows, err := q.q.QueryContext(q.ctx, `SELECT `+eventColumns+`, d.status, d.tries, d.next_at
 		FROM deliveries d JOIN events e ON e.id = d.event_id
 		WHERE d.status = 'pending' AND d.next_at <= ? ORDER BY d.next_at, e.id LIMIT ?`, formatTime(now), limit)
 	if err != nil {

@@ -94,6 +94,19 @@ func (q Queries) LedgerCheckpoints(after int64, limit int) ([]LedgerCheckpoint, 
 	return list, translate(rows.Err())
 }
 
+// Cosignatures returns the signature lines that witnesses have given the checkpoint of a size.
+func (q Queries) Cosignatures(size int64) (lines []string, err error) {
+	err = each(q, func(row scanner) (line string, err error) { return line, row.Scan(&line) },
+		func(line string) error { lines = append(lines, line); return nil },
+		"SELECT line FROM ledger_cosignatures WHERE size = ? ORDER BY line", size)
+	return lines, err
+}
+
+// PutCosignature keeps the signature line of a witness (C2SP tlog-cosignature), with its newline. It proves itself.
+func (tx *Tx) PutCosignature(size int64, line string) error {
+	return tx.Exec("INSERT INTO ledger_cosignatures (size, line) VALUES (?,?) ON CONFLICT DO NOTHING", size, line)
+}
+
 // PutLedgerEntry appends a leaf.
 func (tx *Tx) PutLedgerEntry(e LedgerEntry) error {
 	return tx.Exec("INSERT INTO ledger_entries (idx, leaf, entry) VALUES (?,?,?)", e.Index, e.Leaf, string(e.Entry))

@@ -30,22 +30,27 @@ type APIKey struct {
 	RevokedAt  time.Time
 }
 
-// Merchant returns one merchant.
-func (q Queries) Merchant(id string) (Merchant, error) {
+const merchantColumns = "id, domain, profile, return_hosts, webhook_url, webhook_secret, created_at"
+
+func scanMerchant(row scanner) (Merchant, error) {
 	var m Merchant
 	var profile, hosts string
-	err := q.q.QueryRowContext(q.ctx, "SELECT id, domain, profile, return_hosts, webhook_url, webhook_secret, created_at FROM merchants WHERE id = ?", id).
-		Scan(&m.ID, &m.Domain, &profile, &hosts, &m.WebhookURL, &m.WebhookSecret, scanTime{&m.CreatedAt})
+	err := row.Scan(&m.ID, &m.Domain, &profile, &hosts, &m.WebhookURL, &m.WebhookSecret, scanTime{&m.CreatedAt})
 	if err != nil {
 		return m, translate(err)
 	}
 	if err := json.Unmarshal([]byte(profile), &m.Profile); err != nil {
-		return m, fmt.Errorf("merchant %s: profile: %w", id, err)
+		return m, fmt.Errorf("merchant %s: profile: %w", m.ID, err)
 	}
 	if err := json.Unmarshal([]byte(hosts), &m.ReturnHosts); err != nil {
-		return m, fmt.Errorf("merchant %s: return hosts: %w", id, err)
+		return m, fmt.Errorf("merchant %s: return hosts: %w", m.ID, err)
 	}
 	return m, nil
+}
+
+// Merchant returns one merchant.
+func (q Queries) Merchant(id string) (Merchant, error) {
+	return scanMerchant(q.q.QueryRowContext(q.ctx, "SELECT "+merchantColumns+" FROM merchants WHERE id = ?", id))
 }
 
 // MerchantIDs returns the ids of all merchants.
@@ -77,24 +82,29 @@ func (tx *Tx) PutMerchant(m Merchant) error {
 	if err != nil {
 		return err
 	}
-	return tx.write("merchants", m.ID, m, `INSERT INTO merchants (id, domain, profile, return_hosts, webhook_url, webhook_secret, created_at)
+	return tx.write("merchants", m.ID, m, `INSERT INTO merchants (`+merchantColumns+`)
 		VALUES (?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET domain = excluded.domain, profile = excluded.profile,
 		return_hosts = excluded.return_hosts, webhook_url = excluded.webhook_url, webhook_secret = excluded.webhook_secret`,
 		m.ID, m.Domain, string(profile), string(hosts), m.WebhookURL, m.WebhookSecret, formatTime(m.CreatedAt))
 }
 
+const apiKeyColumns = "id, merchant_id, mode, mac, scopes, created_at, revoked_at"
+
+func scanAPIKey(row scanner) (APIKey, error) {
+	var k APIKey
+	err := row.Scan(&k.ID, &k.MerchantID, &k.Mode, &k.MAC, &k.Scopes, scanTime{&k.CreatedAt}, scanTime{&k.RevokedAt})
+	return k, translate(err)
+}
+
 // APIKey returns one API key.
 func (q Queries) APIKey(id string) (APIKey, error) {
-	k := APIKey{ID: id}
-	err := q.q.QueryRowContext(q.ctx, "SELECT merchant_id, mode, mac, scopes, created_at, revoked_at FROM api_keys WHERE id = ?", id).
-		Scan(&k.MerchantID, &k.Mode, &k.MAC, &k.Scopes, scanTime{&k.CreatedAt}, scanTime{&k.RevokedAt})
-	return k, translate(err)
+	return scanAPIKey(q.q.QueryRowContext(q.ctx, "SELECT "+apiKeyColumns+" FROM api_keys WHERE id = ?", id))
 }
 
 // PutAPIKey writes an API key.
 func (tx *Tx) PutAPIKey(k APIKey) error {
 	inUTC(&k.CreatedAt, &k.RevokedAt)
-	return tx.write("api_keys", k.ID, k, `INSERT INTO api_keys (id, merchant_id, mode, mac, scopes, created_at, revoked_at) VALUES (?,?,?,?,?,?,?)
+	return tx.write("api_keys", k.ID, k, `INSERT INTO api_keys (`+apiKeyColumns+`) VALUES (?,?,?,?,?,?,?)
 		ON CONFLICT (id) DO UPDATE SET revoked_at = excluded.revoked_at`,
 		k.ID, k.MerchantID, k.Mode, k.MAC, k.Scopes, formatTime(k.CreatedAt), formatTime(k.RevokedAt))
 }

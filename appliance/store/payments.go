@@ -12,7 +12,7 @@ import (
 type Payment struct {
 	ID          string
 	MerchantID  string
-	SessionHash []byte `json:"-"`
+	SessionHash []byte
 	Status      string
 	Amount      pci.Amount
 	Reference   string
@@ -50,7 +50,7 @@ type Attempt struct {
 
 const paymentColumns = "id, merchant_id, session_hash, status, amount, currency, reference, return_url, attempts, created_at, expires_at, updated_at"
 
-func scanPayment(row interface{ Scan(...any) error }) (Payment, error) {
+func scanPayment(row scanner) (Payment, error) {
 	var p Payment
 	err := row.Scan(&p.ID, &p.MerchantID, &p.SessionHash, &p.Status, &p.Amount.Minor, &p.Amount.Currency, &p.Reference,
 		&p.ReturnURL, &p.Attempts, scanTime{&p.CreatedAt}, scanTime{&p.ExpiresAt}, scanTime{&p.UpdatedAt})
@@ -126,7 +126,7 @@ func (q Queries) Customer(paymentID string) (Customer, error) {
 const attemptColumns = `payment_id, n, status, form, domain, token, brand, truncated, expiry, trans_status, eci, server_trans_id, ds_trans_id,
 	stan, rrn, sent_at, response_code, approval_code, reason, reversal_stan, reversal_rrn, reversal_at, created_at, updated_at`
 
-func scanAttempt(row interface{ Scan(...any) error }) (Attempt, error) {
+func scanAttempt(row scanner) (Attempt, error) {
 	var a Attempt
 	var expiry string
 	err := row.Scan(&a.PaymentID, &a.N, &a.Status, &a.Form, &a.Domain, &a.Token, &a.Card.Brand, &a.Card.Truncated, &expiry,

@@ -14,18 +14,23 @@ type Recipient struct {
 	CreatedAt time.Time
 }
 
+const recipientColumns = "key_id, public_key, quota, usable_at, created_at"
+
+func scanRecipient(row scanner) (Recipient, error) {
+	var r Recipient
+	err := row.Scan(&r.KeyID, &r.PublicKey, &r.Quota, scanTime{&r.UsableAt}, scanTime{&r.CreatedAt})
+	return r, translate(err)
+}
+
 // Recipient returns the recipient of an API key.
 func (q Queries) Recipient(keyID string) (Recipient, error) {
-	r := Recipient{KeyID: keyID}
-	err := q.q.QueryRowContext(q.ctx, "SELECT public_key, quota, usable_at, created_at FROM recipients WHERE key_id = ?", keyID).
-		Scan(&r.PublicKey, &r.Quota, scanTime{&r.UsableAt}, scanTime{&r.CreatedAt})
-	return r, translate(err)
+	return scanRecipient(q.q.QueryRowContext(q.ctx, "SELECT "+recipientColumns+" FROM recipients WHERE key_id = ?", keyID))
 }
 
 // PutRecipient registers the recipient of an API key, in place of an earlier one.
 func (tx *Tx) PutRecipient(r Recipient) error {
 	inUTC(&r.UsableAt, &r.CreatedAt)
-	return tx.write("recipients", r.KeyID, r, `INSERT INTO recipients (key_id, public_key, quota, usable_at, created_at) VALUES (?,?,?,?,?)
+	return tx.write("recipients", r.KeyID, r, `INSERT INTO recipients (`+recipientColumns+`) VALUES (?,?,?,?,?)
 		ON CONFLICT (key_id) DO UPDATE SET public_key = excluded.public_key, quota = excluded.quota, usable_at = excluded.usable_at,
 		created_at = excluded.created_at`, r.KeyID, r.PublicKey, r.Quota, formatTime(r.UsableAt), formatTime(r.CreatedAt))
 }

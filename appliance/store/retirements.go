@@ -20,11 +20,19 @@ type Retirement struct {
 	EndedAt    time.Time     // the key was destroyed
 }
 
+const retirementColumns = "key_version, window, started_at, replaced_at, changes, counted_at, ended_at"
+
+func scanRetirement(row scanner) (Retirement, error) {
+	var r Retirement
+	err := row.Scan(&r.KeyVersion, &r.Window, scanTime{&r.StartedAt}, scanTime{&r.ReplacedAt}, &r.Changes, scanTime{&r.CountedAt}, scanTime{&r.EndedAt})
+	return r, translate(err)
+}
+
 // PutRetirement writes how far a retirement has come.
 func (tx *Tx) PutRetirement(r Retirement) error {
 	inUTC(&r.StartedAt, &r.ReplacedAt, &r.CountedAt, &r.EndedAt)
 	return tx.write("token_retirements", strconv.FormatUint(uint64(r.KeyVersion), 10), r, `INSERT INTO token_retirements
-		(key_version, window, started_at, replaced_at, changes, counted_at, ended_at) VALUES (?,?,?,?,?,?,?)
+		(`+retirementColumns+`) VALUES (?,?,?,?,?,?,?)
 		ON CONFLICT (key_version) DO UPDATE SET window = excluded.window, replaced_at = excluded.replaced_at, changes = excluded.changes,
 		counted_at = excluded.counted_at, ended_at = excluded.ended_at`,
 		r.KeyVersion, r.Window, formatTime(r.StartedAt), formatTime(r.ReplacedAt), r.Changes, formatTime(r.CountedAt), formatTime(r.EndedAt))
@@ -32,34 +40,15 @@ func (tx *Tx) PutRetirement(r Retirement) error {
 
 // Retirements returns all of them, by version.
 func (q Queries) Retirements() ([]Retirement, error) {
-	rows, err := q.q.QueryContext(q.ctx, "SELECT key_version, window, started_at, replaced_at, changes, counted_at, ended_at FROM token_retirements ORDER BY key_version")
-	if err != nil {
-		return nil, translate(err)
-	}
-	defer func() { _ = rows.Close() }()
 	var list []Retirement
-	for rows.Next() {
-		var r Retirement
-		if err := rows.Scan(&r.KeyVersion, &r.Window, scanTime{&r.StartedAt}, scanTime{&r.ReplacedAt}, &r.Changes, scanTime{&r.CountedAt}, scanTime{&r.EndedAt}); err != nil {
-			return nil, translate(err)
-		}
-		list = append(list, r)
-	}
-	return list, translate(rows.Err())
+	err := each(q, scanRetirement, func(r Retirement) error { list = append(list, r); return nil },
+		"SELECT "+retirementColumns+" FROM token_retirements ORDER BY key_version")
+	return list, err
 }
 
 // Retirement returns that of one version, or [ErrNotFound].
 func (q Queries) Retirement(version uint32) (Retirement, error) {
-	list, err := q.Retirements()
-	if err != nil {
-		return Retirement{}, err
-	}
-	for _, r := range list {
-		if r.KeyVersion == version {
-			return r, nil
-		}
-	}
-	return Retirement{}, ErrNotFound
+	return scanRetirement(q.q.QueryRowContext(q.ctx, "SELECT "+retirementColumns+" FROM token_retirements WHERE key_version = ?", version))
 }
 
 // countIssued counts new tokens of a version, unless it is being retired.

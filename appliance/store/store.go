@@ -12,8 +12,8 @@
 // # What no entry covers
 //
 // Tables of which entries tell nothing, because what they hold can be deleted, can be derived, or is bookkeeping: customers,
-// deliveries, delivery_tries, idempotency, sequences, detokenizations, token_bounds, the ledger's own ledger_entries, ledger_nodes and ledger_checkpoints
-// (signed as a whole), token_domains and token_counts, and the four tables in which package runs keeps the
+// deliveries, delivery_tries, idempotency, sequences, detokenizations, token_bounds, the ledger's own ledger_entries, ledger_nodes, ledger_checkpoints
+// and ledger_cosignatures (signed as a whole), token_domains and token_counts, and the four tables in which package runs keeps the
 // records of tokens: token_tail, token_runs, token_chunks, token_pages. A record itself is covered by the entry of
 // its issue, wherever it is moved; the state of a replaced token by the entry of its replacement, from which it follows.
 package store
@@ -201,8 +201,9 @@ type Queries struct {
 	ctx context.Context //nolint:containedctx // a Queries lives for one call; in a Tx the context must not be the caller's
 	q   querier
 
-	store *Store
-	tx    *Tx // whose rows are seen too; nil outside
+	store    *Store
+	tx       *Tx       // whose rows are seen too; nil outside
+	snapshot *sql.Conn // that holds one state of the database; nil outside of [Store.Snapshot]
 }
 
 type querier interface {

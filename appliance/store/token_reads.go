@@ -19,24 +19,31 @@ func (q Queries) withTokens(f func(q Queries, r runs.Reader) error) error {
 	if q.tx != nil {
 		return translate(f(q, q.tx.tokens.Reader))
 	}
-	if q.store.tokens != nil {
+	if q.store.tokens != nil && q.snapshot == nil {
 		return translate(f(q, q.store.tokens.Reader(q.q)))
 	}
-	conn, err := q.store.readers.Conn(q.ctx)
+	if q.snapshot == nil {
+		return q.store.Snapshot(q.ctx, func(q Queries) error { return q.withTokens(f) })
+	}
+	tree, err := runs.Open(q.ctx, q.snapshot, runs.Config{})
+	if err != nil {
+		return translate(err)
+	}
+	return translate(f(q, tree.Reader(q.snapshot)))
+}
+
+// Snapshot calls f with queries that all see the database as it is now. While it runs, the write-ahead log cannot be cut back.
+func (s *Store) Snapshot(ctx context.Context, f func(Queries) error) error {
+	conn, err := s.readers.Conn(ctx)
 	if err != nil {
 		return translate(err)
 	}
 	defer func() { _ = conn.Close() }()
-	if _, err := conn.ExecContext(q.ctx, "BEGIN"); err != nil {
+	if _, err := conn.ExecContext(ctx, "BEGIN"); err != nil {
 		return translate(err)
 	}
-	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(q.ctx), "ROLLBACK") }()
-	tree, err := runs.Open(q.ctx, conn, runs.Config{})
-	if err != nil {
-		return translate(err)
-	}
-	q.q = conn
-	return translate(f(q, tree.Reader(conn)))
+	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }()
+	return f(Queries{ctx: ctx, q: conn, store: s, snapshot: conn})
 }
 
 // Token returns one issued token of a domain, or [ErrNotFound].

@@ -297,26 +297,3 @@ func checkToken(t *Token) error {
 	}
 	return nil
 }
-
-// merkleRoot returns the tree head of RFC 6962, section 2.1, and uses up the hashes. Joining neighbours level by level, an
-// odd one going up as it is, gives the same tree as the standard's splits at powers of two.
-func merkleRoot(hashes [][32]byte) [32]byte {
-	if len(hashes) == 0 {
-		return sha256.Sum256(nil)
-	}
-	var node [65]byte
-	for node[0] = 1; len(hashes) > 1; {
-		half := hashes[:0]
-		for i := 0; i < len(hashes); i += 2 {
-			if i+1 == len(hashes) {
-				half = append(half, hashes[i])
-				break
-			}
-			copy(node[1:], hashes[i][:])
-			copy(node[33:], hashes[i+1][:])
-			half = append(half, sha256.Sum256(node[:]))
-		}
-		hashes = half
-	}
-	return hashes[0]
-}

@@ -44,13 +44,25 @@ func (tx *Tx) putTokenState(t Token, s TokenState) error {
 		return err
 	}
 	inUTC(&s.UpdatedAt)
-	row := struct {
-		Domain string
-		Token  pci.Token
-		TokenState
-	}{t.Domain, t.Token, s}
+	row := tokenStateRow{t.Domain, t.Token, s}
 	return tx.write("token_states", t.Domain+"/"+string(t.Token), row, upsertTokenState,
 		t.Domain, t.Token, s.Status, s.Expiry.String(), s.ReplacedBy, formatTime(s.UpdatedAt))
+}
+
+// tokenStateRow is one row of token_states, as entries hash it.
+type tokenStateRow struct {
+	Domain string
+	Token  pci.Token
+	TokenState
+}
+
+func scanTokenStateRow(row scanner) (s tokenStateRow, err error) {
+	var expiry string
+	if err := row.Scan(&s.Domain, &s.Token, &s.Status, &expiry, &s.ReplacedBy, scanTime{&s.UpdatedAt}); err != nil {
+		return s, translate(err)
+	}
+	s.Expiry, err = pci.ParseExpiry(expiry)
+	return s, err
 }
 
 const upsertTokenState = `INSERT INTO token_states (domain, token, status, expiry, replaced_by, updated_at)
@@ -72,40 +84,49 @@ type TokenChange struct {
 // them, and one row of an entry covers all of them and the states that follow from them: it is "token_changes/first-last" with
 // the Merkle root over the SHA-256 of each change's JSON (RFC 6962, section 2.1, these hashes being the leaves).
 func (tx *Tx) ReplaceTokens(old []Token, by []pci.Token, at time.Time) (first, last int64, err error) {
-	hashes := make([][32]byte, len(old))
+	if len(old) == 0 {
+		return 0, 0, nil
+	}
+	if first, err = tx.NewestTokenChange(); err != nil {
+		return 0, 0, err
+	}
+	first++
+	var root merkleEdge
 	replaced := make(map[uint32]int)
 	for i, t := range old {
-		c := TokenChange{Domain: t.Domain, Old: t.Token, New: by[i], Expiry: t.Card.Expiry, At: at}
-		if hashes[i], err = tx.replaceToken(&c); err != nil {
+		last = first + int64(i)
+		hash, err := tx.replaceToken(TokenChange{Seq: last, Domain: t.Domain, Old: t.Token, New: by[i], Expiry: t.Card.Expiry, At: at.UTC()}, first)
+		if err != nil {
 			return 0, 0, err
 		}
+		root.push(hash)
 		replaced[t.KeyVersion]++
-		if last = c.Seq; i == 0 {
-			first = c.Seq
-		}
 	}
 	for version, n := range replaced {
 		if err := tx.Exec("UPDATE token_counts SET replaced = replaced + ? WHERE key_version = ?", n, version); err != nil {
 			return 0, 0, err
 		}
 	}
-	if len(old) > 0 {
-		root := merkleRoot(hashes)
-		tx.touched[fmt.Sprintf("token_changes/%d-%d", first, last)] = hex.EncodeToString(root[:])
-	}
+	hash := root.root()
+	tx.touched[fmt.Sprintf("token_changes/%d-%d", first, last)] = hex.EncodeToString(hash[:])
 	return first, last, nil
 }
 
-// replaceToken writes a change, gives it its number, and returns the SHA-256 of its JSON.
-func (tx *Tx) replaceToken(c *TokenChange) (hash [32]byte, err error) {
-	inUTC(&c.At)
-	if err := translate(tx.q.QueryRowContext(tx.ctx, "INSERT INTO token_changes (domain, old, new, expiry, at) VALUES (?,?,?,?,?) RETURNING seq",
-		c.Domain, c.Old, c.New, c.Expiry.String(), formatTime(c.At)).Scan(&c.Seq)); err != nil {
+// replaceToken writes a change, which is of the root that begins with the change of number first, and the state that follows
+// from it. It returns the change's hash.
+func (tx *Tx) replaceToken(c TokenChange, first int64) (hash [32]byte, err error) {
+	if err := tx.Exec("INSERT INTO token_changes (seq, first, domain, old, new, expiry, at) VALUES (?,?,?,?,?,?,?)",
+		c.Seq, first, c.Domain, c.Old, c.New, c.Expiry.String(), formatTime(c.At)); err != nil {
 		return hash, err
 	}
 	if err := tx.Exec(upsertTokenState, c.Domain, c.Old, TokenReplaced, c.Expiry.String(), c.New, formatTime(c.At)); err != nil {
 		return hash, err
 	}
+	return hashOfChange(c)
+}
+
+// hashOfChange returns the SHA-256 of a change's JSON.
+func hashOfChange(c TokenChange) (hash [32]byte, err error) {
 	text, err := json.Marshal(c)
 	if err != nil {
 		return hash, err
@@ -115,24 +136,19 @@ func (tx *Tx) replaceToken(c *TokenChange) (hash [32]byte, err error) {
 
 // TokenChanges returns replacements in a domain after a number, in order.
 func (q Queries) TokenChanges(domain string, after int64, limit int) ([]TokenChange, error) {
-	rows, err := q.q.QueryContext(q.ctx, "SELECT seq, old, new, expiry, at FROM token_changes WHERE domain = ? AND seq > ? ORDER BY seq LIMIT ?", domain, after, limit)
-	if err != nil {
-		return nil, translate(err)
-	}
-	defer func() { _ = rows.Close() }()
 	var list []TokenChange
-	for rows.Next() {
-		c := TokenChange{Domain: domain}
-		var expiry string
-		if err := rows.Scan(&c.Seq, &c.Old, &c.New, &expiry, scanTime{&c.At}); err != nil {
-			return nil, translate(err)
-		}
-		if c.Expiry, err = pci.ParseExpiry(expiry); err != nil {
-			return nil, err
-		}
-		list = append(list, c)
+	err := each(q, scanTokenChange, func(c TokenChange) error { list = append(list, c); return nil },
+		"SELECT seq, domain, old, new, expiry, at FROM token_changes WHERE domain = ? AND seq > ? ORDER BY seq LIMIT ?", domain, after, limit)
+	return list, err
+}
+
+func scanTokenChange(row scanner) (c TokenChange, err error) {
+	var expiry string
+	if err := row.Scan(&c.Seq, &c.Domain, &c.Old, &c.New, &expiry, scanTime{&c.At}); err != nil {
+		return c, translate(err)
 	}
-	return list, translate(rows.Err())
+	c.Expiry, err = pci.ParseExpiry(expiry)
+	return c, err
 }
 
 // LastTokenChange returns the number of a domain's newest replacement up to a number, 0 where it has none.
@@ -170,7 +186,11 @@ func (tx *Tx) PutDomainAck(a DomainAck) error {
 
 // DomainAck returns how far a domain has come, or [ErrNotFound].
 func (q Queries) DomainAck(domain string) (DomainAck, error) {
-	a := DomainAck{Domain: domain}
-	err := q.q.QueryRowContext(q.ctx, "SELECT seq, at FROM domain_acks WHERE domain = ?", domain).Scan(&a.Seq, scanTime{&a.At})
+	return scanDomainAck(q.q.QueryRowContext(q.ctx, "SELECT domain, seq, at FROM domain_acks WHERE domain = ?", domain))
+}
+
+func scanDomainAck(row scanner) (DomainAck, error) {
+	var a DomainAck
+	err := row.Scan(&a.Domain, &a.Seq, scanTime{&a.At})
 	return a, translate(err)
 }

@@ -133,7 +133,8 @@ CREATE TABLE token_batches (
 
 -- Replacements, in the order in which they happened, and how far a domain has followed them.
 CREATE TABLE token_changes (
-    seq    INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq    INTEGER PRIMARY KEY,
+    first  INTEGER NOT NULL,               -- of those that share a root with it
     domain TEXT NOT NULL,
     old    TEXT NOT NULL,
     new    TEXT NOT NULL,
@@ -219,6 +220,13 @@ CREATE TABLE ledger_checkpoints (
     note BLOB NOT NULL
 ) STRICT;
 
+-- What witnesses have signed of a checkpoint.
+CREATE TABLE ledger_cosignatures (
+    size INTEGER NOT NULL REFERENCES ledger_checkpoints (size),
+    line TEXT NOT NULL,                    -- of C2SP signed-note
+    PRIMARY KEY (size, line)
+) STRICT, WITHOUT ROWID;
+
 -- Counts of new cards that begin and end alike, once they have come near the limit: bookkeeping that no entry covers.
 CREATE TABLE token_bounds (
     period    TEXT NOT NULL,               -- a day (UTC, YYYY-MM-DD) or the id of an import
@@ -260,6 +268,7 @@ DROP TABLE detokenizations;
 DROP TABLE recipients;
 DROP TABLE token_imports;
 DROP TABLE token_bounds;
+DROP TABLE ledger_cosignatures;
 DROP TABLE ledger_checkpoints;
 DROP TABLE ledger_nodes;
 DROP TABLE ledger_entries;
