@@ -26,21 +26,18 @@ type tree struct {
 func (t tree) clone() tree { return tree{t.size, append([]tlog.Hash(nil), t.roots...)} }
 
 // push appends a leaf. keep is called for each subtree that is complete now and whose height is that of a tile.
-func (t *tree) push(leaf tlog.Hash, keep func(level int, index int64, hash tlog.Hash) error) error {
+func (t *tree) push(leaf tlog.Hash, keep func(level int, index int64, hash tlog.Hash)) {
 	hash := leaf
 	for height := range bits.TrailingZeros64(^uint64(t.size)) {
 		last := len(t.roots) - 1
 		hash = tlog.NodeHash(t.roots[last], hash)
 		t.roots = t.roots[:last]
 		if (height+1)%tileHeight == 0 {
-			if err := keep((height+1)/tileHeight, t.size>>(height+1), hash); err != nil {
-				return err
-			}
+			keep((height+1)/tileHeight, t.size>>(height+1), hash)
 		}
 	}
 	t.roots = append(t.roots, hash)
 	t.size++
-	return nil
 }
 
 // root returns the tree head of RFC 6962, section 2.1.

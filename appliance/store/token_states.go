@@ -40,9 +40,7 @@ func (tx *Tx) putTokenState(t Token, s TokenState) error {
 		return err
 	}
 	inUTC(&s.UpdatedAt)
-	if err := tx.countReplaced(t, s); err != nil {
-		return err
-	}
+	tx.countReplaced(t, s)
 	row := struct {
 		Domain string
 		Token  pci.Token
@@ -54,7 +52,7 @@ func (tx *Tx) putTokenState(t Token, s TokenState) error {
 		t.Domain, t.Token, s.Status, s.Expiry.String(), s.ReplacedBy, formatTime(s.UpdatedAt))
 }
 
-func (tx *Tx) countReplaced(was Token, is TokenState) error {
+func (tx *Tx) countReplaced(was Token, is TokenState) {
 	change := 0
 	if is.Status == TokenReplaced {
 		change++
@@ -62,10 +60,32 @@ func (tx *Tx) countReplaced(was Token, is TokenState) error {
 	if was.Status == TokenReplaced {
 		change--
 	}
-	if change == 0 {
-		return nil
+	if change != 0 {
+		tx.counts = append(tx.counts, tokenCount{version: was.KeyVersion, replaced: change})
 	}
-	return tx.Exec("UPDATE token_counts SET replaced = replaced + ? WHERE key_version = ?", change, was.KeyVersion)
+}
+
+// tokenCount is by how much the counts of a key version change.
+type tokenCount struct {
+	version          uint32
+	issued, replaced int
+}
+
+// flushTokenCounts writes the counts of all units: one row of a version is written once in a transaction.
+func (tx *Tx) flushTokenCounts() error {
+	sums := make(map[uint32]tokenCount)
+	for _, c := range tx.counts {
+		sum := sums[c.version]
+		sums[c.version] = tokenCount{c.version, sum.issued + c.issued, sum.replaced + c.replaced}
+	}
+	tx.counts = nil
+	for _, sum := range sums {
+		if err := tx.Exec(`INSERT INTO token_counts (key_version, issued, replaced) VALUES (?1, ?2, ?3)
+			ON CONFLICT (key_version) DO UPDATE SET issued = issued + ?2, replaced = replaced + ?3`, sum.version, sum.issued, sum.replaced); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // TokenChange tells that a token was replaced by another one of the same card.
@@ -110,8 +130,8 @@ func (tx *Tx) PutTokenChanges(cs []TokenChange) (first, last int64, err error) {
 // appendTokenChange writes a replacement, gives it its number, and returns the SHA-256 of its JSON.
 func (tx *Tx) appendTokenChange(c *TokenChange) (hash [32]byte, err error) {
 	inUTC(&c.At)
-	if err := translate(tx.q.QueryRowContext(tx.ctx, "INSERT INTO token_changes (domain, old, new, at) VALUES (?,?,?,?) RETURNING seq",
-		c.Domain, c.Old, c.New, formatTime(c.At)).Scan(&c.Seq)); err != nil {
+	if err := tx.insert(&c.Seq, "INSERT INTO token_changes (domain, old, new, at) VALUES (?,?,?,?) RETURNING seq",
+		c.Domain, c.Old, c.New, formatTime(c.At)); err != nil {
 		return hash, err
 	}
 	text, err := json.Marshal(c)
