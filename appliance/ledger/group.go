@@ -130,30 +130,22 @@ func (g *group) push(e store.LedgerEntry) {
 	})
 }
 
-// write brings into the transaction what is not there yet, and last the checkpoint, which the HSM signs meanwhile. A group
-// without entries has none.
+// write brings into the transaction what is not there yet, and last the checkpoint, signed. A group without entries has
+// none.
 func (g *group) write() (checkpoint []byte, err error) {
 	if len(g.entries) == 0 {
-		return nil, unavailableIf(g.rows.Flush())
+		return nil, nil
 	}
-	type signature struct {
-		note []byte
-		err  error
+	if err := g.writeEntries(); err != nil {
+		return nil, unavailable(err)
 	}
-	signing := make(chan signature, 1)
-	go func() {
-		note, err := g.sign(g.head)
-		signing <- signature{note, err}
-	}()
-	written := g.writeEntries()
-	signed := <-signing
-	if signed.err != nil {
-		return nil, fmt.Errorf("%w: sign checkpoint: %w", ErrUnavailable, signed.err)
+	if checkpoint, err = g.sign(g.head); err != nil {
+		return nil, fmt.Errorf("%w: sign checkpoint: %w", ErrUnavailable, err)
 	}
-	if written == nil {
-		written = g.rows.PutLedgerCheckpoint(g.head.size, signed.note)
+	if err := g.rows.PutLedgerCheckpoint(g.head.size, checkpoint); err != nil {
+		return nil, unavailable(err)
 	}
-	return signed.note, unavailableIf(written)
+	return checkpoint, nil
 }
 
 func (g *group) writeEntries() error {
@@ -185,10 +177,3 @@ func (l *Ledger) landed(rows *store.Tx, size int64, checkpoint []byte) bool {
 
 // unavailable marks what went wrong between the units and the disk: nothing of the group was changed.
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
-
-func unavailableIf(err error) error {
-	if err == nil {
-		return nil
-	}
-	return unavailable(err)
-}
