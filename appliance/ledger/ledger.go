@@ -8,7 +8,8 @@
 //
 //   - Only signed entries commit: if signing or COMMIT fails, all of the group rolls back and every caller gets an error.
 //   - A row that entries must cover cannot be written without one.
-//   - A unit that fails leaves nothing behind and does not sink its neighbours.
+//   - A unit that fails leaves nothing behind and does not sink its neighbours; one that cannot be undone does.
+//   - What a unit reads of the log was committed before its group. Rows it reads as its neighbours have left them.
 //   - No tree is signed twice, and a checkpoint that did not commit is shown to nobody.
 //   - Each answer is held until COMMIT, errors too: a unit may have read a neighbour's rows.
 //
