@@ -8,7 +8,8 @@
 //
 //   - Only signed entries commit: if signing or COMMIT fails, all of the group rolls back and every caller gets an error.
 //   - A row that entries must cover cannot be written without one.
-//   - A unit that fails leaves nothing behind and does not sink its neighbours.
+//   - A unit that fails leaves nothing behind and does not sink its neighbours; one that cannot be undone does.
+//   - What a unit reads of the log was committed before its group. Rows it reads as its neighbours have left them.
 //   - No tree is signed twice, and a checkpoint that did not commit is shown to nobody.
 //   - Each answer is held until COMMIT, errors too: a unit may have read a neighbour's rows.
 //
@@ -25,12 +26,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
 	"github.com/transparency-dev/formats/log"
 	"golang.org/x/mod/sumdb/note"
-	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/finterra/finpay/appliance/store"
 )
@@ -202,6 +203,7 @@ func (l *Ledger) run() {
 		case <-l.stop:
 			return
 		case first := <-l.queue:
+			runtime.Gosched() // what can run may have a change for this group; where nothing can, this costs nothing
 			group := []*unit{first}
 			for len(group) < maxGroup {
 				select {
@@ -231,120 +233,6 @@ func (l *Ledger) commit(group []*unit) {
 	for i, u := range group {
 		u.result <- results[i]
 	}
-}
-
-func (l *Ledger) attempt(group []*unit) (results []result, head tree, err error) {
-	rows, err := l.store.Begin()
-	if err != nil {
-		return nil, head, unavailable(err)
-	}
-	committed := false
-	defer func() {
-		if !committed {
-			err = errors.Join(err, rows.Rollback())
-		}
-	}()
-	results = make([]result, len(group))
-	head = l.head.clone()
-	for i, u := range group {
-		results[i].receipt.Indexes, results[i].err = l.apply(rows, u, &head)
-		if !rows.Open() {
-			return nil, head, fmt.Errorf("%w: SQLite rolled the transaction back: %w", ErrUnavailable, results[i].err)
-		}
-	}
-	checkpoint := []byte(nil)
-	if head.size > l.head.size {
-		if checkpoint, err = l.sign(head); err != nil {
-			return nil, head, fmt.Errorf("%w: sign checkpoint: %w", ErrUnavailable, err)
-		}
-		if err = rows.PutLedgerCheckpoint(head.size, checkpoint); err != nil {
-			return nil, head, unavailable(err)
-		}
-	}
-	if err = rows.Commit(); err != nil {
-		if !l.landed(rows, head.size, checkpoint) {
-			return nil, head, unavailable(err)
-		}
-		if err = rows.Committed(); err != nil {
-			return nil, head, err
-		}
-	}
-	committed = true
-	for i := range results {
-		results[i].receipt.Size, results[i].receipt.Checkpoint = head.size, checkpoint
-	}
-	return results, head, nil
-}
-
-// landed finds out whether a COMMIT that reported an error has happened all the same: signing another tree of the
-// same size would be a fork.
-func (l *Ledger) landed(rows *store.Tx, size int64, checkpoint []byte) bool {
-	if checkpoint == nil || rows.Open() {
-		return false
-	}
-	got, note, err := rows.LedgerCheckpoint()
-	return err == nil && got == size && string(note) == string(checkpoint)
-}
-
-// apply runs one unit in its own savepoint and appends its entries.
-func (l *Ledger) apply(rows *store.Tx, u *unit, head *tree) (indexes []int64, err error) {
-	if err := rows.Exec("SAVEPOINT unit"); err != nil {
-		return nil, unavailable(err)
-	}
-	before, mark := head.clone(), rows.Mark()
-	defer func() {
-		if err == nil {
-			err = rows.Exec("RELEASE unit")
-		}
-		if err != nil {
-			*head = before
-			rows.Rewind(mark)
-			if rows.Open() {
-				err = errors.Join(err, rows.Exec("ROLLBACK TO unit"), rows.Exec("RELEASE unit"))
-			}
-		}
-	}()
-	tx := &Tx{Tx: rows}
-	if err := protect(u.apply, tx); err != nil {
-		return nil, unavailable(err)
-	}
-	if len(rows.Touched()) > 0 {
-		return nil, ErrUncovered
-	}
-	for _, e := range tx.entries {
-		index, err := l.append(rows, e, head)
-		if err != nil {
-			return nil, unavailable(err)
-		}
-		indexes = append(indexes, index)
-	}
-	return indexes, nil
-}
-
-// protect turns a panic of a unit into its error: the committer serves everybody.
-func protect(apply func(*Tx) error, tx *Tx) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("ledger: a change panicked: %v", p)
-		}
-	}()
-	return apply(tx)
-}
-
-func (l *Ledger) append(rows *store.Tx, e Entry, head *tree) (int64, error) {
-	e.Version, e.Sequence, e.Node = entryVersion, head.size, l.cfg.Node
-	e.Time = l.cfg.Now().UTC().Format(time.RFC3339Nano)
-	text, err := e.canonical()
-	if err != nil {
-		return 0, err
-	}
-	leaf := tlog.RecordHash(text)
-	if err := rows.PutLedgerEntry(store.LedgerEntry{Index: head.size, Leaf: leaf[:], Entry: text}); err != nil {
-		return 0, err
-	}
-	return e.Sequence, head.push(leaf, func(level int, index int64, hash tlog.Hash) error {
-		return rows.PutLedgerNode(level, index, hash[:])
-	})
 }
 
 // sign makes the checkpoint of a tree. ECDSA is randomised: one tree is signed once, and the note is stored.
@@ -384,6 +272,3 @@ func (l *Ledger) verifiedHead(ctx context.Context) (tree, error) {
 	}
 	return head, nil
 }
-
-// unavailable marks what went wrong between the units and the disk: nothing of the group was changed.
-func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }

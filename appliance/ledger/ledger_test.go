@@ -278,6 +278,7 @@ func TestAReopenedLogGoesOnWhereItEnded(t *testing.T) {
 func TestATamperedTailIsRefused(t *testing.T) {
 	for name, statement := range map[string]string{
 		"a leaf changed":        "UPDATE ledger_entries SET leaf = zeroblob(32) WHERE idx = 299",
+		"a leaf cut short":      "UPDATE ledger_entries SET leaf = zeroblob(31) WHERE idx = 299",
 		"an entry removed":      "DELETE FROM ledger_entries WHERE idx = 299",
 		"a node changed":        "UPDATE ledger_nodes SET hash = zeroblob(32)",
 		"a checkpoint changed":  "UPDATE ledger_checkpoints SET note = CAST(replace(CAST(note AS TEXT), '300', '301') AS BLOB) WHERE size = 300",

@@ -26,21 +26,18 @@ type tree struct {
 func (t tree) clone() tree { return tree{t.size, append([]tlog.Hash(nil), t.roots...)} }
 
 // push appends a leaf. keep is called for each subtree that is complete now and whose height is that of a tile.
-func (t *tree) push(leaf tlog.Hash, keep func(level int, index int64, hash tlog.Hash) error) error {
+func (t *tree) push(leaf tlog.Hash, keep func(level int, index int64, hash tlog.Hash)) {
 	hash := leaf
 	for height := range bits.TrailingZeros64(^uint64(t.size)) {
 		last := len(t.roots) - 1
 		hash = tlog.NodeHash(t.roots[last], hash)
 		t.roots = t.roots[:last]
 		if (height+1)%tileHeight == 0 {
-			if err := keep((height+1)/tileHeight, t.size>>(height+1), hash); err != nil {
-				return err
-			}
+			keep((height+1)/tileHeight, t.size>>(height+1), hash)
 		}
 	}
 	t.roots = append(t.roots, hash)
 	t.size++
-	return nil
 }
 
 // root returns the tree head of RFC 6962, section 2.1.
@@ -71,33 +68,46 @@ func treeFrom(size int64, hashes tlog.HashReader) (tree, error) {
 	return t, err
 }
 
-// Hashes reads the hashes of a stored tree, in the numbering of [tlog.StoredHashIndex].
+// Hashes reads the hashes of a stored tree, in the numbering of [tlog.StoredHashIndex]. Most of those that are asked for at
+// once are in few tiles, each of which is read once.
 func Hashes(read store.Queries) tlog.HashReader {
 	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		tiles := make(map[tile][][]byte)
 		out := make([]tlog.Hash, len(indexes))
 		for i, index := range indexes {
-			level, n := tlog.SplitStoredHashIndex(index)
-			hash, err := subtree(read, level, n)
-			if err != nil {
+			height, n := tlog.SplitStoredHashIndex(index)
+			count := int64(1) << (height % tileHeight)
+			t, from := tile{height / tileHeight, n * count >> tileHeight}, n*count%tileWidth
+			if _, ok := tiles[t]; !ok {
+				var err error
+				if tiles[t], err = read.LedgerHashes(t.level, t.n*tileWidth, tileWidth); err != nil {
+					return nil, err
+				}
+			}
+			if int64(len(tiles[t])) < from+count {
+				return nil, fmt.Errorf("%w: hashes are missing at height %d", ErrDamaged, height)
+			}
+			var err error
+			if out[i], err = subtree(tiles[t][from : from+count]); err != nil {
 				return nil, err
 			}
-			out[i] = hash
 		}
 		return out, nil
 	})
 }
 
-// subtree returns the root of the n-th complete subtree of 2^height leaves, from the stored hashes below it.
-func subtree(read store.Queries, height int, n int64) (tlog.Hash, error) {
-	count := 1 << (height % tileHeight)
-	stored, err := read.LedgerHashes(height/tileHeight, n*int64(count), count)
-	if err != nil {
-		return tlog.Hash{}, err
-	}
-	if len(stored) != count {
-		return tlog.Hash{}, fmt.Errorf("%w: hashes are missing at height %d", ErrDamaged, height)
-	}
-	level := make([]tlog.Hash, count)
+// tile is a part of the tree of which the hashes at the bottom are stored.
+type tile struct {
+	level int
+	n     int64
+}
+
+// tileWidth is how many hashes are at the bottom of a tile.
+const tileWidth = 1 << tileHeight
+
+// subtree returns the root of a complete subtree from the stored hashes at its bottom.
+func subtree(stored [][]byte) (tlog.Hash, error) {
+	level := make([]tlog.Hash, len(stored))
 	for i, raw := range stored {
 		if len(raw) != tlog.HashSize {
 			return tlog.Hash{}, fmt.Errorf("%w: a hash of %d bytes", ErrDamaged, len(raw))

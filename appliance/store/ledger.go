@@ -112,9 +112,16 @@ func (tx *Tx) PutLedgerEntry(e LedgerEntry) error {
 	return tx.Exec("INSERT INTO ledger_entries (idx, leaf, entry) VALUES (?,?,?)", e.Index, e.Leaf, string(e.Entry))
 }
 
+// LedgerNode is the root of a complete subtree of 256^Level leaves.
+type LedgerNode struct {
+	Level int
+	Index int64
+	Hash  []byte
+}
+
 // PutLedgerNode keeps the root of a complete subtree.
-func (tx *Tx) PutLedgerNode(level int, index int64, hash []byte) error {
-	return tx.Exec("INSERT INTO ledger_nodes (level, idx, hash) VALUES (?,?,?)", level, index, hash)
+func (tx *Tx) PutLedgerNode(n LedgerNode) error {
+	return tx.Exec("INSERT INTO ledger_nodes (level, idx, hash) VALUES (?,?,?)", n.Level, n.Index, n.Hash)
 }
 
 // PutLedgerCheckpoint keeps a signed checkpoint.

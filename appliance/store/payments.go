@@ -203,9 +203,9 @@ func (tx *Tx) PutAttempt(a Attempt) error {
 // Next returns the next value of a sequence, starting at 1.
 func (tx *Tx) Next(name string) (int64, error) {
 	var value int64
-	err := tx.q.QueryRowContext(tx.ctx, `INSERT INTO sequences (name, value) VALUES (?, 1)
-		ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value`, name).Scan(&value)
-	return value, translate(err)
+	err := tx.insert(&value, `INSERT INTO sequences (name, value) VALUES (?, 1)
+		ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value`, name)
+	return value, err
 }
 
 // Idempotent is the first request under an idempotency key.

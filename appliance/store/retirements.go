@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"strconv"
 	"time"
@@ -31,6 +32,7 @@ func scanRetirement(row scanner) (Retirement, error) {
 // PutRetirement writes how far a retirement has come.
 func (tx *Tx) PutRetirement(r Retirement) error {
 	inUTC(&r.StartedAt, &r.ReplacedAt, &r.CountedAt, &r.EndedAt)
+	tx.store.retiring[r.KeyVersion] = true // even if this is undone: it is not the active version
 	return tx.write("token_retirements", strconv.FormatUint(uint64(r.KeyVersion), 10), r, `INSERT INTO token_retirements
 		(`+retirementColumns+`) VALUES (?,?,?,?,?,?,?)
 		ON CONFLICT (key_version) DO UPDATE SET window = excluded.window, replaced_at = excluded.replaced_at, changes = excluded.changes,
@@ -51,23 +53,28 @@ func (q Queries) Retirement(version uint32) (Retirement, error) {
 	return scanRetirement(q.q.QueryRowContext(q.ctx, "SELECT "+retirementColumns+" FROM token_retirements WHERE key_version = ?", version))
 }
 
-// countIssued counts new tokens of a version, unless it is being retired.
-func (tx *Tx) countIssued(version uint32, n int) error {
-	var counted uint32
-	err := translate(tx.q.QueryRowContext(tx.ctx, `INSERT INTO token_counts (key_version, issued, replaced)
-		SELECT ?1, ?2, 0 WHERE NOT EXISTS (SELECT 1 FROM token_retirements WHERE key_version = ?1)
-		ON CONFLICT (key_version) DO UPDATE SET issued = issued + ?2 RETURNING key_version`, version, n).Scan(&counted))
-	if errors.Is(err, ErrNotFound) {
-		return ErrVersionRetired
-	}
-	return err
-}
-
 // TokensIssued returns how many tokens were issued under a version of the key, whatever has become of them.
 func (q Queries) TokensIssued(version uint32) (n int, err error) {
 	err = translate(q.q.QueryRowContext(q.ctx, "SELECT issued FROM token_counts WHERE key_version = ?", version).Scan(&n))
 	if errors.Is(err, ErrNotFound) {
-		return 0, nil
+		err = nil
+	}
+	if q.tx != nil {
+		for _, c := range q.tx.counts {
+			if c.version == version {
+				n += c.issued
+			}
+		}
 	}
 	return n, err
+}
+
+// loadRetiring notes under which versions no token is issued any more.
+func (s *Store) loadRetiring(ctx context.Context) error {
+	list, err := s.Read(ctx).Retirements()
+	s.retiring = make(map[uint32]bool)
+	for _, r := range list {
+		s.retiring[r.KeyVersion] = true
+	}
+	return err
 }

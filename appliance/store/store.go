@@ -20,11 +20,8 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
 	"embed"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,8 +54,14 @@ const FileName = "finpay.db"
 // busyTimeout is how long a statement waits for another process's lock.
 const busyTimeout = 2 * time.Second
 
-// walLimit cuts the write-ahead log back after a checkpoint where a long reader had let it grow.
-const walLimit = "PRAGMA journal_size_limit = 67108864"
+// tuning is how the writing connection differs. What a savepoint must undo is kept in memory in small pieces: else SQLite
+// allocates 64 KiB for each savepoint, which costs more than most units write. The write-ahead log is cut back after a
+// checkpoint where a long reader had let it grow.
+const tuning = "PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864"
+
+// statementsKept is how many prepared statements the driver keeps for each connection: more than there are texts of
+// look-ups.
+const statementsKept = 128
 
 //go:embed migrations/*.sql
 var migrations embed.FS
@@ -68,9 +71,12 @@ type Store struct {
 	readers *sql.DB
 	writer  *sql.DB // one connection
 	conn    *sql.Conn
+	writing *statements // of conn
 	lock    *os.File
 	tokens  *runs.Tree // nil in a store that only reads: another process moves the records
 	domains domains
+
+	retiring map[uint32]bool // versions of the tokenization key under which no token is issued any more; of the writer
 }
 
 // Open opens the database of a state directory for reading and writing, and brings its tables up to date.
@@ -123,7 +129,8 @@ func (s *Store) open(ctx context.Context, path string, cfg runs.Config) error {
 	if s.conn, err = s.writer.Conn(ctx); err != nil {
 		return err
 	}
-	if _, err := s.conn.ExecContext(ctx, walLimit); err != nil {
+	s.writing = &statements{conn: s.conn, prepared: make(map[string]*sqlite3.SQLiteStmt)}
+	if _, err := s.conn.ExecContext(ctx, tuning); err != nil {
 		return err
 	}
 	if s.readers, err = sql.Open("sqlite3", source(path, "_query_only=true")); err != nil {
@@ -131,13 +138,16 @@ func (s *Store) open(ctx context.Context, path string, cfg runs.Config) error {
 	}
 	s.readers.SetMaxOpenConns(8)
 	s.readers.SetMaxIdleConns(8)
+	if err := s.loadRetiring(ctx); err != nil {
+		return err
+	}
 	s.tokens, err = runs.Open(ctx, s.conn, cfg)
 	return translate(err)
 }
 
 func source(path string, options ...string) string {
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
-	u.RawQuery = fmt.Sprintf("_busy_timeout=%d", busyTimeout.Milliseconds())
+	u.RawQuery = fmt.Sprintf("_busy_timeout=%d&_stmt_cache_size=%d", busyTimeout.Milliseconds(), statementsKept)
 	for _, option := range options {
 		u.RawQuery += "&" + option
 	}
@@ -173,7 +183,7 @@ func migrate(ctx context.Context, db *sql.DB) error {
 func (s *Store) Close() error {
 	var errs []error
 	if s.conn != nil {
-		errs = append(errs, s.conn.Close())
+		errs = append(errs, s.writing.close(), s.conn.Close())
 	}
 	if s.writer != nil {
 		errs = append(errs, s.writer.Close())
@@ -209,119 +219,6 @@ type Queries struct {
 type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-}
-
-// Tx is a transaction on the one writing connection. Only package ledger makes and commits one.
-//
-// Its statements do not carry a caller's context: an interrupted write makes SQLite roll back the whole
-// transaction, neighbours included.
-type Tx struct {
-	Queries
-	conn    *sql.Conn
-	touched map[string]string
-	tokens  runs.Writer
-	domains map[string]uint32 // added in this transaction
-}
-
-// Begin opens the transaction. The caller is the only writer, and ends it with [Tx.Commit] or [Tx.Rollback].
-func (s *Store) Begin() (*Tx, error) {
-	tx := &Tx{conn: s.conn, touched: make(map[string]string), tokens: s.tokens.Writer(s.conn)}
-	tx.Queries = Queries{ctx: context.Background(), q: s.conn, store: s, tx: tx}
-	if err := tx.Exec("BEGIN IMMEDIATE"); err != nil {
-		return nil, err
-	}
-	if err := tx.tokens.Begin(tx.ctx); err != nil {
-		return nil, errors.Join(translate(err), tx.Exec("ROLLBACK"))
-	}
-	return tx, nil
-}
-
-// Mark is a point in a transaction to which [Tx.Rewind] can return.
-type Mark struct{ tokens int }
-
-// Mark returns where the transaction stands. It goes with a savepoint: part of what was written is not in SQLite before
-// COMMIT.
-func (tx *Tx) Mark() Mark { return Mark{tx.tokens.Mark()} }
-
-// Rewind forgets what was written since a mark, beside the caller's ROLLBACK TO.
-func (tx *Tx) Rewind(m Mark) {
-	tx.tokens.Rewind(m.tokens)
-	tx.touched = make(map[string]string)
-	tx.domains = nil // SQLite knows which of them are left
-}
-
-// Commit writes what is left to write and commits. Where it fails, the caller finds out what became of the COMMIT, and calls
-// [Tx.Committed] or [Tx.Rollback].
-func (tx *Tx) Commit() error {
-	if err := tx.tokens.Flush(tx.ctx); err != nil {
-		return translate(err)
-	}
-	if err := tx.Exec("COMMIT"); err != nil {
-		return err
-	}
-	return tx.Committed()
-}
-
-// Committed makes what the transaction has written visible to readers, after a COMMIT.
-func (tx *Tx) Committed() error { return tx.tokens.Committed() }
-
-// Rollback undoes the whole transaction, which SQLite may have done already.
-func (tx *Tx) Rollback() error {
-	var err error
-	if tx.Open() {
-		err = tx.Exec("ROLLBACK")
-	}
-	return errors.Join(err, translate(tx.tokens.RolledBack(tx.ctx)))
-}
-
-// Exec runs a statement of package ledger.
-func (tx *Tx) Exec(query string, args ...any) error {
-	_, err := tx.q.ExecContext(tx.ctx, query, args...)
-	return translate(err)
-}
-
-// Open reports whether the transaction is still open: some errors make SQLite roll all of it back.
-func (tx *Tx) Open() bool {
-	open := false
-	_ = tx.conn.Raw(func(driver any) error {
-		open = !driver.(*sqlite3.SQLiteConn).AutoCommit()
-		return nil
-	})
-	return open
-}
-
-// Touched returns the rows written since the last call, as "table/key" to the SHA-256 of the row in hex.
-func (tx *Tx) Touched() map[string]string {
-	touched := tx.touched
-	tx.touched = make(map[string]string)
-	return touched
-}
-
-// Uncovered reports whether rows were written that no entry covers yet.
-func (tx *Tx) Uncovered() bool { return len(tx.touched) > 0 }
-
-// write runs a statement that writes one row which an entry must cover. row is hashed as JSON.
-func (tx *Tx) write(table, key string, row any, query string, args ...any) error {
-	if err := tx.Exec(query, args...); err != nil {
-		return fmt.Errorf("write %s: %w", table, err)
-	}
-	hash, err := HashRow(row)
-	if err != nil {
-		return err
-	}
-	tx.touched[table+"/"+key] = hash
-	return nil
-}
-
-// HashRow returns the SHA-256, in hex, of a row's JSON.
-func HashRow(row any) (string, error) {
-	text, err := json.Marshal(row)
-	if err != nil {
-		return "", fmt.Errorf("hash a row: %w", err)
-	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:]), nil
 }
 
 // translate turns the driver's errors into those of this package.

@@ -337,7 +337,14 @@ func (q Queries) TokenBatchRoot(n int64) (rows int, root [32]byte, err error) {
 func (q Queries) CountTokensOfVersion(version uint32) (n int, err error) {
 	err = translate(q.q.QueryRowContext(q.ctx, "SELECT issued - replaced FROM token_counts WHERE key_version = ?", version).Scan(&n))
 	if errors.Is(err, ErrNotFound) {
-		return 0, nil
+		err = nil
+	}
+	if q.tx != nil {
+		for _, c := range q.tx.counts {
+			if c.version == version {
+				n += c.issued - c.replaced
+			}
+		}
 	}
 	return n, err
 }

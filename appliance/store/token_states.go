@@ -56,6 +56,29 @@ type tokenStateRow struct {
 	TokenState
 }
 
+// tokenCount is by how much the counts of a key version change.
+type tokenCount struct {
+	version          uint32
+	issued, replaced int
+}
+
+// flushTokenCounts writes the counts of all units: one row of a version is written once in a transaction.
+func (tx *Tx) flushTokenCounts() error {
+	sums := make(map[uint32]tokenCount)
+	for _, c := range tx.counts {
+		sum := sums[c.version]
+		sums[c.version] = tokenCount{c.version, sum.issued + c.issued, sum.replaced + c.replaced}
+	}
+	tx.counts = nil
+	for _, sum := range sums {
+		if err := tx.Exec(`INSERT INTO token_counts (key_version, issued, replaced) VALUES (?1, ?2, ?3)
+			ON CONFLICT (key_version) DO UPDATE SET issued = issued + ?2, replaced = replaced + ?3`, sum.version, sum.issued, sum.replaced); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func scanTokenStateRow(row scanner) (s tokenStateRow, err error) {
 	var expiry string
 	if err := row.Scan(&s.Domain, &s.Token, &s.Status, &expiry, &s.ReplacedBy, scanTime{&s.UpdatedAt}); err != nil {
@@ -103,9 +126,7 @@ func (tx *Tx) ReplaceTokens(old []Token, by []pci.Token, at time.Time) (first, l
 		replaced[t.KeyVersion]++
 	}
 	for version, n := range replaced {
-		if err := tx.Exec("UPDATE token_counts SET replaced = replaced + ? WHERE key_version = ?", n, version); err != nil {
-			return 0, 0, err
-		}
+		tx.counts = append(tx.counts, tokenCount{version: version, replaced: n})
 	}
 	hash := root.root()
 	tx.touched[fmt.Sprintf("token_changes/%d-%d", first, last)] = hex.EncodeToString(hash[:])

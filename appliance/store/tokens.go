@@ -91,7 +91,7 @@ func (q Queries) domain(name string) (uint32, error) {
 func (tx *Tx) makeDomain(name string) (uint32, error) {
 	id, err := tx.domain(name)
 	if errors.Is(err, ErrNotFound) {
-		err = translate(tx.q.QueryRowContext(tx.ctx, "INSERT INTO token_domains (name) VALUES (?) RETURNING id", name).Scan(&id))
+		err = tx.insert(&id, "INSERT INTO token_domains (name) VALUES (?) RETURNING id", name)
 	}
 	if err == nil {
 		if tx.domains == nil {
@@ -105,7 +105,7 @@ func (tx *Tx) makeDomain(name string) (uint32, error) {
 // PutToken issues a token. One that the same card has already stays as it is, but for an expiry later than the known one,
 // which becomes its state. [ErrTokenTaken] means that nothing was written: the value must never be taken for the other card's.
 func (tx *Tx) PutToken(t Token) error {
-	issue := issue{tx: tx}
+	issue := issue{tx: tx, counts: len(tx.counts)}
 	if err := issue.prepare([]Token{t}); err != nil {
 		return err
 	}
@@ -113,9 +113,7 @@ func (tx *Tx) PutToken(t Token) error {
 		return ErrTokenTaken
 	}
 	if len(issue.fresh) > 0 {
-		if err := issue.add(0); err != nil {
-			return err
-		}
+		issue.add(0)
 		hash := issue.hashes[0]
 		tx.touched["tokens/"+t.Domain+"/"+string(t.Token)] = hex.EncodeToString(hash[:])
 	}
@@ -127,7 +125,7 @@ func (tx *Tx) PutToken(t Token) error {
 // PutToken leaves them; taken are the indexes of values that belong to other cards, which are not written. Where nothing is
 // new, batch is 0.
 func (tx *Tx) PutTokens(ts []Token) (batch int64, root [32]byte, taken []int, err error) {
-	issue := issue{tx: tx}
+	issue := issue{tx: tx, counts: len(tx.counts)}
 	if err := issue.prepare(ts); err != nil {
 		return 0, root, nil, err
 	}
@@ -138,9 +136,7 @@ func (tx *Tx) PutTokens(ts []Token) (batch int64, root [32]byte, taken []int, er
 	if batch, err = tx.Next("token_batches"); err != nil {
 		return 0, root, nil, err
 	}
-	if err := issue.add(batch); err != nil {
-		return 0, root, nil, err
-	}
+	issue.add(batch)
 	root = merkleRoot(issue.hashes)
 	if err := tx.Exec("INSERT INTO token_batches (n, records, root) VALUES (?,?,?)", batch, len(issue.fresh), root[:]); err != nil {
 		return 0, root, nil, err
@@ -158,6 +154,7 @@ type issue struct {
 	taken  []int
 	again  []int // indexes of what the same card has already
 	hashes [][32]byte
+	counts int // of the transaction before it
 }
 
 // prepare sorts rows into those that are new, those that are there and those that are taken.
@@ -191,6 +188,11 @@ func (i *issue) prepare(ts []Token) error {
 	}
 	for at, n := range order {
 		i.sort(at, n, order, there, images)
+	}
+	for _, n := range i.fresh {
+		if i.tx.store.retiring[i.rows[n].KeyVersion] {
+			return ErrVersionRetired
+		}
 	}
 	return nil
 }
@@ -269,9 +271,8 @@ func (i *issue) imageKey(n int) []byte {
 }
 
 // add writes what is new.
-func (i *issue) add(batch int64) error {
+func (i *issue) add(batch int64) {
 	i.hashes = make([][32]byte, 0, len(i.fresh))
-	counts := make(map[uint32]int)
 	var record []byte
 	for _, n := range i.fresh {
 		t := &i.rows[n]
@@ -282,14 +283,17 @@ func (i *issue) add(batch int64) error {
 			i.tx.tokens.Add(i.imageKey(n), []byte(t.Token))
 		}
 		i.hashes = append(i.hashes, t.Hash())
-		counts[t.KeyVersion]++
+		i.count(t.KeyVersion)
 	}
-	for version, count := range counts {
-		if err := i.tx.countIssued(version, count); err != nil {
-			return err
-		}
+}
+
+// count counts a row that was issued.
+func (i *issue) count(version uint32) {
+	if n := len(i.tx.counts); n > i.counts && i.tx.counts[n-1].version == version {
+		i.tx.counts[n-1].issued++
+		return
 	}
-	return nil
+	i.tx.counts = append(i.tx.counts, tokenCount{version: version, issued: 1})
 }
 
 // renew notes later expiries of cards that have their token already.

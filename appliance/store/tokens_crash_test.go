@@ -169,7 +169,7 @@ func copyDatabase(t *testing.T, from string) string {
 
 // breaking is a connection on which one statement fails, and which may be copied there.
 type breaking struct {
-	runs.SQL
+	runs.WritingSQL
 	left  int // statements before that
 	broke func()
 }
@@ -181,7 +181,7 @@ func (b *breaking) ExecContext(ctx context.Context, query string, args ...any) (
 		b.broke()
 		return nil, errBroken
 	}
-	return b.SQL.ExecContext(ctx, query, args...)
+	return b.WritingSQL.ExecContext(ctx, query, args...)
 }
 
 // Each statement of each commit fails once, across flushes and merges; so does COMMIT itself. The registry goes on from
@@ -209,7 +209,7 @@ func TestARegistryStandsAFailureAtEachStatement(t *testing.T) {
 			if _, _, _, err = tx.PutTokens(batchOf(n)); err != nil {
 				t.Fatal(err)
 			}
-			err = tx.tokens.Flush(tx.ctx)
+			err = tx.Flush()
 			if err == nil {
 				if err := tx.Exec("COMMIT"); err != nil {
 					t.Fatal(err)
@@ -250,7 +250,7 @@ func TestARegistryFindsOutWhatBecameOfACommit(t *testing.T) {
 				if _, _, _, err := tx.PutTokens(batchOf(batches)); err != nil {
 					t.Fatal(err)
 				}
-				if err := tx.tokens.Flush(tx.ctx); err != nil {
+				if err := tx.Flush(); err != nil {
 					t.Fatal(err)
 				}
 				end := "ROLLBACK"

@@ -131,9 +131,6 @@ func (r *registry) putMany(t *rapid.T) {
 	r.begin(t)
 	list := rapid.SliceOfN(rapid.Custom(drawRow), 1, 60).Draw(t, "rows")
 	mark, before := r.tx.Mark(), r.open.clone()
-	if err := r.tx.Exec("SAVEPOINT unit"); err != nil {
-		t.Fatal(err)
-	}
 	batch, root, taken, err := r.tx.PutTokens(list)
 	if err != nil {
 		t.Fatal(err)
@@ -151,14 +148,13 @@ func (r *registry) putMany(t *rapid.T) {
 		t.Fatalf("taken %v, want %v; batch %d", taken, wantTaken, batch)
 	}
 	if rapid.IntRange(0, 3).Draw(t, "fails") == 0 { // the unit is rolled back, its neighbours are not
-		r.tx.Rewind(mark)
-		if err := errors.Join(r.tx.Exec("ROLLBACK TO unit"), r.tx.Exec("RELEASE unit")); err != nil {
+		if err := r.tx.Rewind(mark); err != nil {
 			t.Fatal(err)
 		}
 		r.open = before
 		return
 	}
-	if err := r.tx.Exec("RELEASE unit"); err != nil {
+	if err := r.tx.Keep(); err != nil {
 		t.Fatal(err)
 	}
 	if fresh {

@@ -126,7 +126,7 @@ func (w Writer) endPage(ctx context.Context, j *job) error {
 		t.top++
 		slot = t.top
 	}
-	_, err := w.sql.ExecContext(ctx, "INSERT INTO token_pages (id, page) VALUES (?,?) ON CONFLICT (id) DO UPDATE SET page = excluded.page", slot, j.page)
+	_, err := w.writing.ExecContext(ctx, "INSERT INTO token_pages (id, page) VALUES (?,?) ON CONFLICT (id) DO UPDATE SET page = excluded.page", slot, j.page)
 	j.chunk.addPage(slot, j.first)
 	j.page = j.page[:0]
 	return err
@@ -144,7 +144,7 @@ func (w Writer) endChunk(ctx context.Context, j *job) error {
 	c := j.chunk
 	c.keys, c.ends, c.slots = bytes.Clone(c.keys), slices.Clone(c.ends), slices.Clone(c.slots) // to size
 	c.filter = newFilter(j.hashes, w.tree.cfg.FilterBits)
-	_, err := w.sql.ExecContext(ctx, "INSERT INTO token_chunks (run, n, pages, filter) VALUES (?,?,?,?)", j.out.id, len(j.out.chunks), c.index(), []byte(c.filter))
+	_, err := w.writing.ExecContext(ctx, "INSERT INTO token_chunks (run, n, pages, filter) VALUES (?,?,?,?)", j.out.id, len(j.out.chunks), c.index(), []byte(c.filter))
 	j.out.chunks = append(j.out.chunks, c)
 	j.chunk, j.hashes = &chunk{}, j.hashes[:0]
 	return err
@@ -152,11 +152,11 @@ func (w Writer) endChunk(ctx context.Context, j *job) error {
 
 // finish puts the run in the place of its inputs. Their chunks and the tail are cleared away later, piece by piece.
 func (w Writer) finish(ctx context.Context, j *job) error {
-	if _, err := w.sql.ExecContext(ctx, "INSERT INTO token_runs (id, level, records, through) VALUES (?,?,?,?)", j.out.id, j.out.level, j.out.records, j.out.through); err != nil {
+	if _, err := w.writing.ExecContext(ctx, "INSERT INTO token_runs (id, level, records, through) VALUES (?,?,?,?)", j.out.id, j.out.level, j.out.records, j.out.through); err != nil {
 		return err
 	}
 	for _, r := range j.inputs {
-		if _, err := w.sql.ExecContext(ctx, "DELETE FROM token_runs WHERE id = ?", r.id); err != nil {
+		if _, err := w.writing.ExecContext(ctx, "DELETE FROM token_runs WHERE id = ?", r.id); err != nil {
 			return err
 		}
 	}
@@ -170,7 +170,7 @@ func (w Writer) clear(ctx context.Context, chunks int) error {
 	for range min(chunks, len(t.garbage)) {
 		g := t.garbage[len(t.garbage)-1]
 		t.garbage = t.garbage[:len(t.garbage)-1]
-		if _, err := w.sql.ExecContext(ctx, "DELETE FROM token_chunks WHERE run = ? AND n = ?", g.run, g.chunk); err != nil {
+		if _, err := w.writing.ExecContext(ctx, "DELETE FROM token_chunks WHERE run = ? AND n = ?", g.run, g.chunk); err != nil {
 			return err
 		}
 	}
@@ -182,7 +182,7 @@ func (w Writer) clear(ctx context.Context, chunks int) error {
 		return nil
 	}
 	upTo := min(through, t.trimmed+tailDeletes)
-	_, err := w.sql.ExecContext(ctx, "DELETE FROM token_tail WHERE seq > ? AND seq <= ?", t.trimmed, upTo)
+	_, err := w.writing.ExecContext(ctx, "DELETE FROM token_tail WHERE seq > ? AND seq <= ?", t.trimmed, upTo)
 	t.trimmed = upTo
 	return err
 }

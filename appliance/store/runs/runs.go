@@ -36,6 +36,11 @@ var ErrDamaged = errors.New("runs: the registry's pages are damaged")
 type SQL interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// WritingSQL is the connection of a transaction.
+type WritingSQL interface {
+	SQL
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
@@ -120,11 +125,16 @@ func (t *Tree) reclaim() {
 func (t *Tree) Reader(sql SQL) Reader { return Reader{tree: t, sql: sql} }
 
 // Writer returns the writer. sql is the connection of its transaction.
-func (t *Tree) Writer(sql SQL) Writer { return Writer{Reader{tree: t, sql: sql, writer: true}} }
+func (t *Tree) Writer(sql WritingSQL) Writer {
+	return Writer{Reader{tree: t, sql: sql, writer: true}, sql}
+}
 
 // Writer adds records within a transaction that its caller opens and ends: by BEGIN and [Writer.Begin], and
 // then by [Writer.Flush], COMMIT and [Writer.Committed], or by [Writer.RolledBack].
-type Writer struct{ Reader }
+type Writer struct {
+	Reader
+	writing WritingSQL
+}
 
 // Add adds a record, whose key must not be there.
 func (w Writer) Add(key, value []byte) { w.tree.pending.add(key, value) }
@@ -143,7 +153,7 @@ func (w Writer) Flush(ctx context.Context) error {
 	}
 	t.moved = true
 	t.segment++
-	if _, err := w.sql.ExecContext(ctx, "INSERT INTO token_tail (seq, records) VALUES (?,?)", t.segment, t.pending.arena); err != nil {
+	if _, err := w.writing.ExecContext(ctx, "INSERT INTO token_tail (seq, records) VALUES (?,?)", t.segment, t.pending.arena); err != nil {
 		return err
 	}
 	t.reclaim()
