@@ -161,10 +161,9 @@ func (c verifyCommand) service() (audit.Service, error) {
 func printVerdict(w io.Writer, v audit.Verdict, witnesses int) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "log\t%s\n", v.Origin)
-	switch {
-	case v.Entries == 0:
+	if v.Entries == 0 {
 		fmt.Fprintf(table, "entries\tnone was read\n")
-	default:
+	} else {
 		fmt.Fprintf(table, "entries\t%d to %d\n", v.First, v.Size-1)
 	}
 	fmt.Fprintf(table, "checkpoints\t%d signed, each of a log that begins with the one before\n", v.Checkpoints)

@@ -27,8 +27,8 @@ type verdict struct {
 	Kept                              int64
 }
 
-// verifies runs finpay verify and returns its verdict and exit code.
-func verifies(t *testing.T, args ...string) (v verdict, code int) {
+// finpayVerify runs finpay verify --json and returns what it prints, and its exit code.
+func finpayVerify(t *testing.T, args ...string) (out []byte, code int) {
 	t.Helper()
 	cmd := exec.Command(finpay, append([]string{"verify", "--json"}, args...)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
@@ -40,6 +40,13 @@ func verifies(t *testing.T, args ...string) (v verdict, code int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return out, code
+}
+
+// verifies runs finpay verify and returns its verdict and exit code.
+func verifies(t *testing.T, args ...string) (v verdict, code int) {
+	t.Helper()
+	out, code := finpayVerify(t, args...)
 	if err := json.Unmarshal(out, &v); err != nil {
 		t.Fatalf("finpay verify %v: %v: %q", args, err, out)
 	}

@@ -91,6 +91,9 @@ func Verify(ctx context.Context, source Source, terms Terms) (Verdict, error) {
 		err = w.finish()
 	}
 	verdict := w.verdict()
+	if err != nil {
+		verdict.Witnessed, verdict.Cosigned = false, 0 // cosignatures are read ahead of the entries
+	}
 	if wrong, ok := errors.AsType[*finding](err); ok {
 		verdict.FirstBad, verdict.Reason = Index(wrong.entry), wrong.reason
 		return verdict, nil

@@ -116,7 +116,7 @@ type Archive struct {
 	out       *bufio.Writer
 	files     int64
 	offset    int64
-	directory bytes.Buffer // 80 bytes a file: 6 MB for ten million entries
+	directory bytes.Buffer // some 80 bytes a file
 }
 
 // NewArchive begins a ZIP.

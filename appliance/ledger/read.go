@@ -112,8 +112,8 @@ func VerifyConsistency(earlier, proven []byte, origin, vkey string) (newer []byt
 	if later.Size < old.Size || len(later.Hash) != tlog.HashSize || len(old.Hash) != tlog.HashSize {
 		return nil, errors.New("ledger: the log is smaller than it was")
 	}
-	switch {
-	case old.Size == 0 || old.Size == later.Size:
+	switch old.Size {
+	case 0, later.Size:
 		if len(hashes) > 0 || (old.Size > 0 && string(old.Hash) != string(later.Hash)) {
 			return nil, errors.New("ledger: two different logs of one size")
 		}
