@@ -126,6 +126,46 @@ func TestAnybodyCanCheckTheLogOffline(t *testing.T) {
 	s.changed(bundle, vkey)
 }
 
+func TestAPartOfTheLogIsExportedByTimeOrIndex(t *testing.T) {
+	s := prepare(t)
+	vkey := strings.TrimSpace(s.command("ledger", "key"))
+	for _, c := range []struct {
+		args    []string
+		entries bool
+	}{
+		{[]string{"--from", "2020-01-01", "--to", "2100-01-01T00:00:00Z"}, true},
+		{[]string{"--from", "5", "--to", "6"}, true},
+		{[]string{"--to", "2020-01-01"}, false},
+		{[]string{"--from", "2100-01-01"}, false},
+		{[]string{"--from", "100000"}, false},
+		{[]string{"--to", "0"}, false},
+		{[]string{"--from", "yesterday"}, false},
+		{[]string{"--from", "-1"}, false},
+	} {
+		path := filepath.Join(t.TempDir(), "bundle.zip")
+		out, err := exec.Command(finpay, append([]string{"ledger", "export", "-o", path, "--state", s.cfg.State()}, c.args...)...).CombinedOutput()
+		if (err == nil) != c.entries {
+			t.Errorf("%v: %v: %s", c.args, err, out)
+		}
+		left, readErr := os.ReadDir(filepath.Dir(path))
+		if readErr != nil || len(left) != map[bool]int{true: 1, false: 0}[c.entries] {
+			t.Errorf("%v leaves %v, %v", c.args, left, readErr)
+		}
+		if err != nil {
+			continue
+		}
+		if v, code := verifies(t, path, "--key", vkey); code != 0 || v.Entries == 0 {
+			t.Errorf("%v: exit %d, %+v", c.args, code, v)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%v: %v, %v", c.args, info.Mode(), err)
+		}
+		if out, err := exec.Command(finpay, "ledger", "export", "-o", path, "--state", s.cfg.State()).CombinedOutput(); err == nil {
+			t.Errorf("a file that was there is gone: %s", out)
+		}
+	}
+}
+
 // fileOf returns a file of a bundle.
 func fileOf(t *testing.T, bundle, name string) []byte {
 	t.Helper()

@@ -167,7 +167,7 @@ type Reader struct {
 
 // NewReader begins to read a bundle.
 func NewReader(in io.Reader) *Reader {
-	return &Reader{in: bufio.NewReaderSize(in, 1<<18), directory: sha256.New()}
+	return &Reader{in: bufio.NewReaderSize(in, 1<<15), directory: sha256.New()}
 }
 
 // Peek returns the name of the next file, or an empty one where the files end.
