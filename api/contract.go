@@ -105,10 +105,19 @@ type IntakeKeys interface {
 	IntakeKey(ctx context.Context) (IntakeKey, error)
 }
 
-// Log is the public part of the signed log.
+// Log is the signed log as it is read from outside. What does not exist, or not yet, is [ErrNotFound].
 type Log interface {
 	// Checkpoint returns the newest signed checkpoint (C2SP tlog-checkpoint).
 	Checkpoint(ctx context.Context) ([]byte, error)
+	// VerifierKey returns the public key that checkpoints are signed under (C2SP signed-note).
+	VerifierKey() string
+	// Tile returns hashes, or entries, of the log (C2SP tlog-tiles).
+	Tile(ctx context.Context, tile Tile) ([]byte, error)
+	// EntryProof returns the proof that an entry is under the newest checkpoint (C2SP tlog-proof).
+	EntryProof(ctx context.Context, index int64) ([]byte, error)
+	// Consistency returns the proof that the log of size to begins with that of size from, in the form in which
+	// C2SP tlog-witness sends one, with the checkpoint of size to. 0 is the newest one's.
+	Consistency(ctx context.Context, from, to int64) ([]byte, error)
 }
 
 // CreatePayment is the body of POST /v1/payments.

@@ -57,6 +57,8 @@ func (a *appliance) Caller(_ context.Context, key, origin string) (Caller, error
 		return Caller{KeyID: "key_1", MerchantID: "mer_1", Scopes: []Scope{ScopePayments}}, nil
 	case tokensKey:
 		return Caller{KeyID: "key_2", MerchantID: "mer_1", Scopes: []Scope{ScopeTokens}}, nil
+	case auditKey:
+		return Caller{KeyID: "key_4", MerchantID: "mer_1", Scopes: []Scope{ScopeAudit}}, nil
 	case openingKey:
 		return Caller{KeyID: "key_3", MerchantID: "mer_1", Scopes: []Scope{ScopeDetokenize}}, nil
 	}
@@ -150,7 +152,7 @@ var contract = sync.OnceValues(func() (*openapi3.T, routers.Router) {
 })
 
 func init() {
-	for _, text := range []string{"application/yaml", "application/x-ndjson", "text/html", "text/css"} {
+	for _, text := range []string{"application/octet-stream", "application/yaml", "application/x-ndjson", "text/html", "text/css"} {
 		openapi3filter.RegisterBodyDecoder(text, openapi3filter.FileBodyDecoder)
 	}
 }
@@ -168,7 +170,11 @@ func (d *desk) send(t testing.TB, r *http.Request) *httptest.ResponseRecorder {
 	if r.Method == http.MethodHead {
 		described.Method = http.MethodGet // what OpenAPI says of one holds for the other
 	}
+	index := oneSegment(described)
 	route, params, err := router.FindRoute(described)
+	if index != "" && err == nil {
+		params["index"] = index
+	}
 	if err != nil {
 		if w.Code != http.StatusNotFound && w.Code != http.StatusMethodNotAllowed {
 			t.Fatalf("%s %s answers %d and is not in openapi.yaml", r.Method, r.URL.Path, w.Code)
@@ -190,6 +196,19 @@ func (d *desk) send(t testing.TB, r *http.Request) *httptest.ResponseRecorder {
 		t.Errorf("%s %s: the answer %d is not in openapi.yaml: %v\n%s", r.Method, r.URL.Path, w.Code, err, w.Body)
 	}
 	return w
+}
+
+// oneSegment makes one segment of a tile's index, which has several: OpenAPI has no parameter of several.
+func oneSegment(r *http.Request) (index string) {
+	rest, ok := strings.CutPrefix(r.URL.Path, "/ledger/tile/")
+	level, index, cut := strings.Cut(rest, "/")
+	if !ok || !cut {
+		return ""
+	}
+	u := *r.URL
+	u.Path, u.RawPath = "/ledger/tile/"+level+"/index", ""
+	r.URL = &u
+	return index
 }
 
 // request makes a request of the API with a good key.

@@ -80,17 +80,6 @@ func paymentID(r *http.Request) (string, error) {
 	return id, nil
 }
 
-// getCheckpoint serves the newest checkpoint; C2SP tlog-tiles wants it as text that is not cached.
-func (s *server) getCheckpoint(w http.ResponseWriter, r *http.Request) error {
-	checkpoint, err := s.cfg.Log.Checkpoint(r.Context())
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write(checkpoint)
-	return nil
-}
-
 func getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/yaml") // RFC 9512
 	w.Header().Set("Cache-Control", "no-cache")

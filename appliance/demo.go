@@ -162,12 +162,12 @@ func (d *demonstrator) checkLedger(ctx context.Context, result *demoResult, text
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	verdict, err := audit.Verify(ctx, s, d.t.cfg.Ledger.Origin, d.vkey)
+	verdict, err := audit.Verify(ctx, audit.Database{Store: s}, audit.Terms{Key: d.vkey})
 	if err != nil {
 		return err
 	}
-	result.Ledger = demoLedger{verdict.Origin, verdict.Size, verdict.Verified}
-	if !verdict.Verified {
+	result.Ledger = demoLedger{verdict.Origin, verdict.Size, verdict.OK}
+	if !verdict.OK {
 		return fmt.Errorf("the log does not hold at entry %d: %s", verdict.FirstBad, verdict.Reason)
 	}
 	fmt.Fprintf(text, "\nLog %s: %d entries, each included in the checkpoint that the HSM signed.\n", verdict.Origin, verdict.Size)

@@ -41,6 +41,8 @@ type cli struct {
 	Key        keyCommand        `cmd:"" aliases:"keys" help:"List the HSM's keys against the books; rotate the tokenization key, and retire an old version of it."`
 	Import     importCommand     `cmd:"" help:"Open and close times in which an API key may import many cards that begin and end alike."`
 	Ceremony   ceremonyCommand   `cmd:"" help:"Carry out a reviewed plan: generate, rotate, retire, destroy, back up, restore keys; or verify a transcript."`
+	Ledger     ledgerCommand     `cmd:"" help:"Export the signed log for auditors, or print its public key."`
+	Verify     verifyCommand     `cmd:"" help:"Verify the signed log: a bundle, a state directory or an appliance. Exit 0 only if all holds under --key, 3 if consistent but not pinned."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 
@@ -76,9 +78,15 @@ func main() {
 // tries lock the hsm token. It is EX_CONFIG of sysexits.h.
 const exitPIN = 78
 
+// exitNotPinned says that a log is consistent, and nothing about whose it is.
+const exitNotPinned = 3
+
 func exitCode(err error) int {
-	if errors.Is(err, hsm.ErrPIN) {
+	switch {
+	case errors.Is(err, hsm.ErrPIN):
 		return exitPIN
+	case errors.Is(err, errNotPinned):
+		return exitNotPinned
 	}
 	return 1
 }

@@ -376,7 +376,7 @@ func (l *listeners) serve(ctx context.Context) error {
 
 func (a *appliance) handler() http.Handler {
 	return api.New(api.Config{Keys: a.node.merchants, Payments: a.payments, Tokens: a.tokens, Intake: intakeDocument{a.sealed},
-		Checkout: a.payments, Cards: a.intake, Log: a.node.ledger, Logger: a.log,
+		Checkout: a.payments, Cards: a.intake, Log: publicLog{a.node.ledger, a.node.store}, Logger: a.log,
 		Limits: api.Limits{
 			PerKey:      api.Rate{PerSecond: a.cfg.Limits.KeyRate, Burst: a.cfg.Limits.KeyBurst},
 			PerTokenKey: api.Rate{PerSecond: a.cfg.Limits.TokenRate, Burst: a.cfg.Limits.TokenBurst},

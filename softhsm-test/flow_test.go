@@ -43,8 +43,8 @@ func (s *system) verifyLog() {
 		s.t.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	verdict, err := audit.Verify(s.t.Context(), db, s.cfg.Ledger.Origin, strings.TrimSpace(string(vkey)))
-	if err != nil || !verdict.Verified || verdict.Size == 0 {
+	verdict, err := audit.Verify(s.t.Context(), audit.Database{Store: db}, audit.Terms{Key: strings.TrimSpace(string(vkey))})
+	if err != nil || !verdict.OK || verdict.Size == 0 {
 		s.t.Errorf("the log does not verify: %+v, %v", verdict, err)
 	}
 }

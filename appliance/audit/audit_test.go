@@ -27,12 +27,28 @@ const (
 )
 
 // logbook writes a log and returns its directory and its key.
-func logbook(t *testing.T) (dir, vkey string) {
+func logbook(t testing.TB) (dir, vkey string) {
+	t.Helper()
+	return written(t, size, group, "test")
+}
+
+// written is a log of so many entries of a kind.
+func written(t testing.TB, size, group int, kind string) (dir, vkey string) {
+	t.Helper()
+	return signedBy(t, newKey(t), size, group, kind)
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return private
+}
+
+func signedBy(t testing.TB, private *ecdsa.PrivateKey, size, group int, kind string) (dir, vkey string) {
+	t.Helper()
 	dir = t.TempDir()
 	s, err := store.Open(t.Context(), dir)
 	if err != nil {
@@ -45,7 +61,7 @@ func logbook(t *testing.T) (dir, vkey string) {
 	for from := 0; from < size; from += group {
 		if _, err := l.Commit(t.Context(), func(tx *ledger.Tx) error {
 			for i := from; i < min(from+group, size); i++ {
-				tx.Record(ledger.Entry{Type: "test", Actor: "system", Origin: "local", Outcome: ledger.Success, Resource: fmt.Sprintf("r_%d", i)})
+				tx.Record(ledger.Entry{Type: kind, Actor: "system", Origin: "local", Outcome: ledger.Success, Resource: fmt.Sprintf("r_%d", i)})
 			}
 			return nil
 		}); err != nil {
@@ -76,26 +92,32 @@ func edit(t *testing.T, dir, statement string, args ...any) {
 	}
 }
 
-func verify(t *testing.T, dir, origin, vkey string) Verdict {
+func verify(t *testing.T, dir string, terms Terms) Verdict {
 	t.Helper()
 	s, err := store.OpenReadOnly(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close() }()
-	v, err := Verify(t.Context(), s, origin, vkey)
+	v, err := Verify(t.Context(), Database{Store: s}, terms)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Verified != (v.Reason == "") || v.Verified && v.FirstBad != -1 {
+	coherent(t, v)
+	return v
+}
+
+// coherent refuses a verdict that contradicts itself.
+func coherent(t *testing.T, v Verdict) {
+	t.Helper()
+	if v.OK != (v.Reason == "") || v.Consistent && v.FirstBad != -1 || v.OK != (v.Consistent && v.Pinned) {
 		t.Errorf("a verdict that contradicts itself: %+v", v)
 	}
-	return v
 }
 
 func TestAGoodLogVerifies(t *testing.T) {
 	dir, vkey := logbook(t)
-	if v := verify(t, dir, origin, vkey); !v.Verified || v.Size != size || v.Origin != origin {
+	if v := verify(t, dir, Terms{Key: vkey}); !v.OK || v.Size != size || v.Origin != origin {
 		t.Errorf("%+v", v)
 	}
 }
@@ -127,15 +149,15 @@ func TestWhatIsChangedIsFoundAndNamed(t *testing.T) {
 				bad := append([]byte(nil), whole...)
 				bad[test.at] ^= bit
 				put(t, dir, test.table, test.column, test.where, bad)
-				v := verify(t, dir, origin, vkey)
-				if v.Verified || v.FirstBad != test.entry || !strings.Contains(v.Reason, test.reason) {
+				v := verify(t, dir, Terms{Key: vkey})
+				if v.OK || v.FirstBad != Index(test.entry) || !strings.Contains(v.Reason, test.reason) {
 					t.Errorf("%+v", v)
 				}
 			}
 			put(t, dir, test.table, test.column, test.where, whole)
 		})
 	}
-	if v := verify(t, dir, origin, vkey); !v.Verified {
+	if v := verify(t, dir, Terms{Key: vkey}); !v.OK {
 		t.Errorf("put back as it was: %+v", v)
 	}
 }
@@ -168,7 +190,7 @@ func TestAnEntryRewrittenWithItsLeafIsFoundByTheCheckpointAfterIt(t *testing.T) 
 	leaf := value(t, dir, "ledger_entries", "leaf", "idx = 100")
 	put(t, dir, "ledger_entries", "entry", "idx = 300", other)
 	put(t, dir, "ledger_entries", "leaf", "idx = 300", leaf)
-	if v := verify(t, dir, origin, vkey); v.Verified || v.FirstBad != 294 || !strings.Contains(v.Reason, "entries 294 to 300") {
+	if v := verify(t, dir, Terms{Key: vkey}); v.OK || v.FirstBad != 294 || !strings.Contains(v.Reason, "entries 294 to 300") {
 		t.Errorf("%+v", v)
 	}
 }
@@ -176,14 +198,15 @@ func TestAnEntryRewrittenWithItsLeafIsFoundByTheCheckpointAfterIt(t *testing.T) 
 func TestAnotherKeyOrNameVerifiesNothing(t *testing.T) {
 	dir, vkey := logbook(t)
 	_, other := logbook(t)
-	for name, v := range map[string]Verdict{
-		"key":     verify(t, dir, origin, other),
-		"origin":  verify(t, dir, "finpay.test/other/2026", vkey),
-		"no key":  verify(t, dir, origin, ""),
-		"garbage": verify(t, dir, origin, "finpay.test/node/2026+00000000+AAAA"),
-	} {
-		if v.Verified || v.FirstBad != -1 || v.Reason == "" {
+	renamed := "finpay.test/other/2026" + strings.TrimPrefix(vkey, origin)
+	for name, key := range map[string]string{"key": other, "origin": renamed, "no key": ""} {
+		if v := verify(t, dir, Terms{Key: key}); v.OK || v.Consistent || v.FirstBad != -1 {
 			t.Errorf("%s: %+v", name, v)
+		}
+	}
+	for _, terms := range []Terms{{Key: "finpay.test/node/2026+00000000+AAAA"}, {Key: vkey, Witnesses: []string{"w+00000000+BAAA"}}} {
+		if v, err := Verify(t.Context(), Database{}, terms); err == nil || v.OK || v.Reason == "" {
+			t.Errorf("%+v: %+v, %v", terms, v, err)
 		}
 	}
 }
@@ -211,7 +234,7 @@ func TestWhatIsMissingIsFound(t *testing.T) {
 			for _, statement := range test.statements {
 				edit(t, dir, statement)
 			}
-			if v := verify(t, dir, origin, vkey); v.Verified || v.FirstBad != test.entry || !strings.Contains(v.Reason, test.reason) {
+			if v := verify(t, dir, Terms{Key: vkey}); v.OK || v.FirstBad != Index(test.entry) || !strings.Contains(v.Reason, test.reason) {
 				t.Errorf("%+v", v)
 			}
 		})
@@ -224,7 +247,7 @@ func TestALogCutBackToAnOldCheckpointSaysItsSize(t *testing.T) {
 	dir, vkey := logbook(t)
 	edit(t, dir, "DELETE FROM ledger_entries WHERE idx >= 294")
 	edit(t, dir, "DELETE FROM ledger_checkpoints WHERE size > 294")
-	if v := verify(t, dir, origin, vkey); !v.Verified || v.Size != 294 {
+	if v := verify(t, dir, Terms{Key: vkey}); !v.OK || v.Size != 294 {
 		t.Errorf("%+v", v)
 	}
 }
@@ -239,7 +262,7 @@ func TestAnEmptyLogIsNotVerified(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, vkey := logbook(t)
-	if v := verify(t, dir, origin, vkey); v.Verified || !strings.Contains(v.Reason, "no signed checkpoint") {
+	if v := verify(t, dir, Terms{Key: vkey}); v.OK || !strings.Contains(v.Reason, "no signed checkpoint") {
 		t.Errorf("%+v", v)
 	}
 }
@@ -253,7 +276,7 @@ func TestADatabaseThatCannotBeReadIsAnErrorNotAVerdict(t *testing.T) {
 	defer func() { _ = s.Close() }()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if v, err := Verify(ctx, s, origin, vkey); !errors.Is(err, context.Canceled) || v.Verified {
+	if v, err := Verify(ctx, Database{Store: s}, Terms{Key: vkey}); !errors.Is(err, context.Canceled) || v.OK {
 		t.Errorf("%+v, %v", v, err)
 	}
 }

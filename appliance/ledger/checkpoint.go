@@ -58,16 +58,25 @@ func OpenCheckpoint(text []byte, origin, vkey string) (*log.Checkpoint, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: verifier key: %w", err)
 	}
-	checkpoint, _, signed, err := log.ParseCheckpoint(text, origin, verifier)
+	checkpoint, _, err := OpenSigned(text, origin, verifier)
+	return checkpoint, err
+}
+
+// OpenSigned is [OpenCheckpoint] for a caller who has many to open. It tells whose of the other signatures hold as well;
+// one that is of a given witness and does not hold is an error.
+func OpenSigned(text []byte, origin string, verifier note.Verifier, witnesses ...note.Verifier) (*log.Checkpoint, []note.Signature, error) {
+	checkpoint, _, signed, err := log.ParseCheckpoint(text, origin, verifier, witnesses...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
+		return nil, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	for _, signature := range append(signed.Sigs, signed.UnverifiedSigs...) {
-		if raw, err := base64.StdEncoding.DecodeString(signature.Base64); err != nil || base64.StdEncoding.EncodeToString(raw) != signature.Base64 {
-			return nil, fmt.Errorf("%w: a signature's base64 has another form than its bytes have", ErrDamaged)
+	for _, signatures := range [][]note.Signature{signed.Sigs, signed.UnverifiedSigs} {
+		for _, signature := range signatures {
+			if raw, err := base64.StdEncoding.DecodeString(signature.Base64); err != nil || base64.StdEncoding.EncodeToString(raw) != signature.Base64 {
+				return nil, nil, fmt.Errorf("%w: a signature's base64 has another form than its bytes have", ErrDamaged)
+			}
 		}
 	}
-	return checkpoint, nil
+	return checkpoint, signed.Sigs, nil
 }
 
 // VerifierKey returns a public key in the note form that [Ledger.VerifierKey] describes.

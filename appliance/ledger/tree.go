@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/bits"
 
-	"github.com/transparency-dev/formats/proof"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/finterra/finpay/appliance/store"
@@ -149,15 +148,11 @@ func (l *Ledger) EntriesOf(ctx context.Context, resource string) ([]Proven, erro
 		if e.Index >= size {
 			break // committed since the checkpoint was read
 		}
-		hashes, err := tlog.ProveRecord(size, e.Index, Hashes(read))
+		proof, err := Prove(read, e.Index, size, text)
 		if err != nil {
-			return nil, fmt.Errorf("prove entry %d: %w", e.Index, err)
+			return nil, err
 		}
-		p := proof.TLogProof{Index: uint64(e.Index), Checkpoint: text}
-		for _, h := range hashes {
-			p.Hashes = append(p.Hashes, h)
-		}
-		proven = append(proven, Proven{Index: e.Index, Entry: e.Entry, Proof: p.Marshal()})
+		proven = append(proven, Proven{Index: e.Index, Entry: e.Entry, Proof: proof})
 	}
 	return proven, nil
 }

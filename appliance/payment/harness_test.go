@@ -156,8 +156,8 @@ func (w *world) end() {
 	w.stop()
 	w.ledger.Close()
 	vkey := w.ledger.VerifierKey()
-	verdict, err := audit.Verify(context.Background(), w.store, origin, vkey)
-	if err != nil || !verdict.Verified {
+	verdict, err := audit.Verify(context.Background(), audit.Database{Store: w.store}, audit.Terms{Key: vkey})
+	if err != nil || !verdict.OK {
 		w.t.Errorf("the log does not verify: %+v, %v", verdict, err)
 	}
 	if n := w.cards.left(); n > 0 {

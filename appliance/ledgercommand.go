@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/finterra/finpay/appliance/audit"
+	"github.com/finterra/finpay/appliance/bundle"
+	"github.com/finterra/finpay/appliance/ledger"
+	"github.com/finterra/finpay/appliance/store"
+)
+
+type ledgerCommand struct {
+	Export exportCommand    `cmd:"" help:"Write a part of the signed log, with all that is needed to verify it offline, beside a running appliance."`
+	Key    ledgerKeyCommand `cmd:"" help:"Print the signed log's public key, for auditors to pin."`
+}
+
+type ledgerKeyCommand struct {
+	Fingerprint bool `help:"Print its SHA-256 too, as other tools show it."`
+}
+
+// Run prints the key that the newest checkpoint is signed under.
+func (c ledgerKeyCommand) Run(ctx context.Context, g globals) error {
+	vkey, err := readVerifierKey(g.State)
+	if err != nil {
+		return err
+	}
+	s, err := store.OpenReadOnly(g.State)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	_, checkpoint, err := s.Read(ctx).LedgerCheckpoint()
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	origin, _, _ := strings.Cut(vkey, "+")
+	if err == nil {
+		if _, err := ledger.OpenCheckpoint(checkpoint, origin, vkey); err != nil {
+			return fmt.Errorf("%s is not the key of this log: %w", verifierKeyFile, err)
+		}
+	}
+	fmt.Println(vkey)
+	if c.Fingerprint {
+		fmt.Println(audit.Fingerprint(vkey))
+	}
+	return nil
+}
+
+// readVerifierKey returns the log's public key as it lies beside the database.
+func readVerifierKey(state string) (string, error) {
+	vkey, err := os.ReadFile(filepath.Join(state, verifierKeyFile))
+	if err != nil {
+		return "", fmt.Errorf("the log's public key: %w", err)
+	}
+	return strings.TrimSpace(string(vkey)), nil
+}
+
+type exportCommand struct {
+	From   string `help:"First entry: its index, or a time (2026-01-31, or RFC 3339). The bundle begins with the 256 entries that it is among." placeholder:"INDEX|TIME"`
+	To     string `help:"Entries before this index or time; the bundle ends with the checkpoint that covers them. Without it, all." placeholder:"INDEX|TIME"`
+	Output string `short:"o" required:"" type:"path" help:"Where to write the bundle. It shows every merchant's business: keep it accordingly." placeholder:"bundle.zip"`
+}
+
+// Run writes the bundle.
+func (c exportCommand) Run(ctx context.Context, g globals) error {
+	s, err := store.OpenReadOnly(g.State)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	part, err := c.part(ctx, g, s)
+	if err != nil {
+		return err
+	}
+	var made bundle.Manifest
+	if err := writeStream(c.Output, func(w io.Writer) (err error) {
+		made, err = bundle.Export(ctx, w, s, part)
+		return err
+	}); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	fmt.Printf("%s: entries %d to %d of %s.\nVerify it with: finpay verify %s --key VKEY\n", c.Output, made.From, made.Size-1, made.Origin, c.Output)
+	return nil
+}
+
+func (c exportCommand) part(ctx context.Context, g globals, s *store.Store) (part bundle.Part, err error) {
+	if part.Key, err = readVerifierKey(g.State); err != nil {
+		return part, err
+	}
+	read := s.Read(ctx)
+	if part.From, err = place(read, c.From); err != nil {
+		return part, fmt.Errorf("--from: %w", err)
+	}
+	if part.To, err = place(read, c.To); err != nil {
+		return part, fmt.Errorf("--to: %w", err)
+	}
+	if c.To != "" && part.To == 0 {
+		return part, errors.New("--to: there is no entry before it")
+	}
+	keys, err := read.Keys()
+	for _, row := range keys {
+		part.Keys = append(part.Keys, keyResource(keyOf(row)))
+	}
+	return part, err
+}
+
+// place finds an entry by its index, or the first one that is not before a time; 0 for nothing said. Times are those of one
+// clock, and rise but for its corrections.
+func place(read store.Queries, text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	if index, err := strconv.ParseInt(text, 10, 64); err == nil && index >= 0 {
+		return index, nil
+	}
+	at, err := time.Parse(time.DateOnly, text)
+	if err != nil {
+		if at, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			return 0, fmt.Errorf("%q is neither an index, nor a day like 2026-01-31, nor a time like 2026-01-31T08:00:00Z", text)
+		}
+	}
+	size, err := read.LedgerSize()
+	if err != nil {
+		return 0, err
+	}
+	found := sort.Search(int(size), func(i int) bool {
+		entered, readErr := entryTime(read, int64(i))
+		err = errors.Join(err, readErr)
+		return !entered.Before(at)
+	})
+	return int64(found), err
+}
+
+func entryTime(read store.Queries, index int64) (time.Time, error) {
+	entries, err := read.LedgerEntries(index, 1)
+	if err != nil || len(entries) == 0 {
+		return time.Time{}, errors.Join(err, fmt.Errorf("entry %d cannot be read", index))
+	}
+	var e ledger.Entry
+	if err := json.Unmarshal(entries[0].Entry, &e); err != nil {
+		return time.Time{}, fmt.Errorf("entry %d: %w", index, err)
+	}
+	return time.Parse(time.RFC3339Nano, e.Time)
+}
+
+// writeStream writes a file that is not there yet, whole or not at all.
+func writeStream(path string, write func(io.Writer) error) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s is there already", path)
+	}
+	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(file.Name()) }()
+	if err := errors.Join(write(file), file.Sync(), file.Close()); err != nil {
+		return err
+	}
+	return os.Link(file.Name(), path) // fails where rename would overwrite
+}
