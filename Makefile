@@ -40,8 +40,8 @@ browser: deps ## the shopper's pages in headless Chromium
 	go test -tags browser -run Browser -count 1 -timeout $(TIMEOUT) ./softhsm-test/...
 
 .PHONY: peers
-peers: deps ## the conformance suite over openCryptoki and a p11-kit socket; needs root or sudo
-	@.ci/deps opencryptoki p11kit
+peers: deps ## programs of other hands: a log witness, and the conformance suite over openCryptoki and p11-kit; needs root or sudo
+	@.ci/deps opencryptoki p11kit ssh
 	@.ci/peers
 
 .PHONY: fuzz

@@ -109,6 +109,8 @@ type IntakeKeys interface {
 type Log interface {
 	// Checkpoint returns the newest signed checkpoint (C2SP tlog-checkpoint).
 	Checkpoint(ctx context.Context) ([]byte, error)
+	// Cosigned returns the newest checkpoint that witnesses have signed too (C2SP tlog-cosignature).
+	Cosigned(ctx context.Context) ([]byte, error)
 	// VerifierKey returns the public key that checkpoints are signed under (C2SP signed-note).
 	VerifierKey() string
 	// Tile returns hashes, or entries, of the log (C2SP tlog-tiles).

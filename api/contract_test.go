@@ -96,6 +96,10 @@ func (a *appliance) Checkpoint(context.Context) ([]byte, error) {
 	return []byte("finpay.example/log\n1\nAA=\n\n— s\n"), a.err
 }
 
+func (a *appliance) Cosigned(context.Context) ([]byte, error) {
+	return []byte("finpay.example/log\n1\nAA=\n\n— s\n— witness\n"), a.err
+}
+
 func (a *appliance) View(_ context.Context, session string) (CheckoutView, error) {
 	if session != "s3cret" {
 		return CheckoutView{}, ErrNoSession

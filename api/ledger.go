@@ -20,6 +20,16 @@ func (s *server) getCheckpoint(w http.ResponseWriter, r *http.Request) error {
 	return writeText(w, checkpoint)
 }
 
+// getCosigned serves the newest checkpoint that witnesses have cosigned: the newest of all is mostly too young for that.
+func (s *server) getCosigned(w http.ResponseWriter, r *http.Request) error {
+	checkpoint, err := s.cfg.Log.Cosigned(r.Context())
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Cache-Control", "public, max-age=1")
+	return writeText(w, checkpoint)
+}
+
 // getVerifierKey serves the log's public key. Whoever checks the log compares it with the one that they were given.
 func (s *server) getVerifierKey(w http.ResponseWriter, _ *http.Request) error {
 	return writeText(w, []byte(s.cfg.Log.VerifierKey()+"\n"))

@@ -84,6 +84,7 @@ func (s *server) router() http.Handler {
 	s.route(r, "/v1/intake/key", methods{http.MethodGet: s.limited(s.getIntakeKey)})
 	s.route(r, "/v1/domains", methods{http.MethodGet: s.authenticated(ScopeTokens, s.listDomains)})
 	s.route(r, "/ledger/checkpoint", methods{http.MethodGet: s.limited(s.getCheckpoint)})
+	s.route(r, "/ledger/checkpoint/cosigned", methods{http.MethodGet: s.limited(s.getCosigned)})
 	s.route(r, "/ledger/key", methods{http.MethodGet: s.limited(s.getVerifierKey)})
 	s.route(r, "/ledger/tile/{tile:.+}", methods{http.MethodGet: s.authenticated(ScopeAudit, s.getTile)})
 	s.route(r, "/ledger/entries/{index}/proof", methods{http.MethodGet: s.authenticated(ScopeAudit, s.getEntryProof)})

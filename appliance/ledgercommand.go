@@ -17,11 +17,13 @@ import (
 	"github.com/finterra/finpay/appliance/bundle"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
+	"github.com/finterra/finpay/appliance/witness"
 )
 
 type ledgerCommand struct {
 	Export exportCommand    `cmd:"" help:"Write a part of the signed log, with all that is needed to verify it offline, beside a running appliance."`
 	Key    ledgerKeyCommand `cmd:"" help:"Print the signed log's public key, for auditors to pin."`
+	Check  checkCommand     `cmd:"" help:"Hold every row against the entries that cover it, in both directions, beside a running appliance; exit 1 if one differs."`
 }
 
 type ledgerKeyCommand struct {
@@ -107,11 +109,27 @@ func (c exportCommand) part(ctx context.Context, g globals, s *store.Store) (par
 	if c.To != "" && part.To == 0 {
 		return part, errors.New("--to: there is no entry before it")
 	}
+	if part.Witnesses, err = witnessLines(g); err != nil {
+		return part, err
+	}
 	keys, err := read.Keys()
 	for _, row := range keys {
 		part.Keys = append(part.Keys, keyResource(keyOf(row)))
 	}
 	return part, err
+}
+
+// witnessLines are those of the configured witness policy. A state directory without a configuration, a backup say, has none.
+func witnessLines(g globals) (string, error) {
+	cfg, err := g.load()
+	if errors.Is(err, os.ErrNotExist) || err == nil && cfg.Ledger.Witnesses == "" {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	policy, err := witness.ReadPolicy(cfg.Ledger.Witnesses)
+	return policy.Lines(), err
 }
 
 // place finds an entry by its index, or the first one that is not before a time; 0 for nothing said. Times are those of one

@@ -56,6 +56,11 @@ func (m *metrics) watch(a *appliance) {
 	counter("finpay_tokens_issued_total", "New tokens that were issued by API.", func() float64 { return float64(a.tokens.Stats().Issued) })
 	counter("finpay_token_bound_refusals_total", "Cards refused because too many begin and end alike.", func() float64 { return float64(a.tokens.Stats().Refused) })
 	counter("finpay_tokens_not_issued_total", "Questions about tokens that were never issued.", func() float64 { return float64(a.tokens.Stats().NotIssued) })
+	gauge("finpay_ledger_rows_wrong", "Rows that are not as the log has signed them, by the last check; -1 where it could not be made. Anything but 0 is an alarm.",
+		func() float64 { return float64(a.checks.wrong.Load()) })
+	gauge("finpay_ledger_checked_seconds", "When rows were last held against the log (Unix time); 0 before the first check.",
+		func() float64 { return float64(a.checks.ended.Load()) })
+	gauge("finpay_witness_gap", "1 while an entry says that witnesses do not cosign.", func() float64 { return number(a.witnesses != nil && a.witnesses.Gap()) })
 	gauge("finpay_ledger_entries", "Entries in the signed log.", func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
 		defer cancel()

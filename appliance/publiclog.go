@@ -21,6 +21,14 @@ func (l publicLog) Checkpoint(ctx context.Context) ([]byte, error) {
 	return text, notThere(err)
 }
 
+func (l publicLog) Cosigned(ctx context.Context) ([]byte, error) {
+	checkpoint, err := l.store.Read(ctx).CosignedCheckpoint()
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, api.ErrNotFound.With("No witness has cosigned this log yet.")
+	}
+	return checkpoint.Note, err
+}
+
 func (l publicLog) Tile(ctx context.Context, tile api.Tile) ([]byte, error) {
 	read := l.store.Read(ctx)
 	size, _, err := read.LedgerCheckpoint()

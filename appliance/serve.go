@@ -23,6 +23,7 @@ import (
 	"github.com/finterra/finpay/appliance/payment"
 	"github.com/finterra/finpay/appliance/tokens"
 	"github.com/finterra/finpay/appliance/webhook"
+	"github.com/finterra/finpay/appliance/witness"
 	"github.com/finterra/finpay/hsm"
 	"github.com/finterra/finpay/pci/acquiring"
 	"github.com/finterra/finpay/pci/custody"
@@ -110,6 +111,8 @@ type appliance struct {
 	intake   *intake.Forms
 
 	operations *operations
+	witnesses  *witness.Publisher // nil where none is configured
+	checks     *rowChecks
 }
 
 // assemble introduces the parts to each other: pci gets what it needs of hsm in its own terms, payment gets pci.
@@ -118,6 +121,10 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 	a.operations = &operations{cfg: cfg, node: n, serving: a}
 	a.cards = custody.New(objects{n.engine.NewObjects()}, custody.Config{Deadline: cfg.Custody.Deadline, Capacity: cfg.Custody.Capacity})
 	a.intake = intake.New(a.cards, nil)
+	a.checks = &rowChecks{cfg: cfg, node: n, log: log}
+	if err := a.assembleWitnesses(ctx); err != nil {
+		return nil, fmt.Errorf("ledger.witnesses: %w", err)
+	}
 	if err := a.assembleTokens(ctx); err != nil {
 		return nil, err
 	}
@@ -140,6 +147,20 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 		UnavailableRefuse: cfg.ThreeDS.Unavailable == "refuse", Log: log,
 	})
 	return a, nil
+}
+
+// assembleWitnesses reads the policy of those who cosign the log, if there is one.
+func (a *appliance) assembleWitnesses(ctx context.Context) error {
+	if a.cfg.Ledger.Witnesses == "" {
+		return nil
+	}
+	policy, err := witness.ReadPolicy(a.cfg.Ledger.Witnesses)
+	if err != nil {
+		return err
+	}
+	a.witnesses, err = witness.New(ctx, witness.Config{Policy: policy, Store: a.node.store, Ledger: a.node.ledger, Period: a.cfg.Ledger.WitnessPeriod,
+		Patience: a.cfg.Ledger.WitnessPatience, Timeout: a.cfg.Ledger.WitnessTimeout, Log: a.log})
+	return err
 }
 
 func (a *appliance) connectDirectoryServer() error {
@@ -254,6 +275,10 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	under.Go(func() error { a.webhooks.Run(deep); return nil })
 	under.Go(func() error { a.tokens.RunRetirements(deep); return nil })
 	under.Go(func() error { return commands.Serve(ctx) })
+	under.Go(func() error { a.checks.run(deep); return nil })
+	if a.witnesses != nil {
+		under.Go(func() error { a.witnesses.Run(deep); return nil })
+	}
 	decided := make(chan struct{})
 	go func() {
 		defer close(decided)

@@ -13,7 +13,8 @@ import (
 	"github.com/finterra/finpay/api"
 )
 
-// Service is an appliance that serves its log (C2SP tlog-tiles). Of its checkpoints it shows the newest.
+// Service is an appliance that serves its log (C2SP tlog-tiles). Of its checkpoints it shows the newest, and the newest that is
+// cosigned.
 type Service struct {
 	URL    string       // of the appliance
 	Client *http.Client // bounds each request
@@ -40,11 +41,7 @@ func (s Service) read(ctx context.Context, w *walk) error {
 	if err := w.begin(own, 0, nil); err != nil {
 		return err
 	}
-	checkpoint, err := s.get(ctx, "checkpoint", maxText)
-	if err != nil {
-		return err
-	}
-	size, err := w.signed(checkpoint)
+	size, err := s.checkpoints(ctx, w)
 	if err != nil {
 		return err
 	}
@@ -56,6 +53,32 @@ func (s Service) read(ctx context.Context, w *walk) error {
 	}
 	return nil
 }
+
+// checkpoints takes the newest checkpoint, and before it the newest that witnesses have cosigned, if they are asked for.
+func (s Service) checkpoints(ctx context.Context, w *walk) (size int64, err error) {
+	cosigned := int64(0)
+	if len(w.witnesses) > 0 {
+		text, err := s.get(ctx, "checkpoint/cosigned", maxText)
+		if err == nil {
+			cosigned, err = w.signed(text)
+		}
+		if err != nil && !errors.Is(err, errNotThere) {
+			return 0, err
+		}
+	}
+	text, err := s.get(ctx, "checkpoint", maxText)
+	if err != nil {
+		return 0, err
+	}
+	newest, err := w.open(text, nil)
+	if err == nil && newest.size == cosigned {
+		return cosigned, nil
+	}
+	return w.signed(text)
+}
+
+// errNotThere means that the service has no such part of the log.
+var errNotThere = errors.New("it is not there")
 
 func (s Service) tile(ctx context.Context, w *walk, t api.Tile) error {
 	leaves, err := s.get(ctx, "tile/"+t.Path(), maxTile)
@@ -112,6 +135,8 @@ func (s Service) ask(ctx context.Context, path string, limit int64) (body []byte
 			seconds = 1
 		}
 		return nil, time.Duration(max(seconds, 1)) * time.Second, nil
+	case http.StatusNotFound:
+		return nil, 0, fmt.Errorf("GET /ledger/%s: %w (HTTP 404)", path, errNotThere)
 	case http.StatusUnauthorized, http.StatusForbidden:
 		return nil, 0, errors.New("the entries are shown to API keys with the scope audit: name a file with one as --api-key-file")
 	default:

@@ -21,6 +21,8 @@ type Part struct {
 	From int64    // first entry; the bundle begins with its tile
 	To   int64    // entries before this one; the bundle ends with the checkpoint that covers them. 0: all
 	Keys []string // resources of entries about keys, which are taken from the whole log
+
+	Witnesses string // lines of the policy that name them and their quorum; empty where none is configured
 }
 
 //go:embed readme.txt
@@ -33,11 +35,16 @@ type exporter struct {
 	manifest Manifest
 	births   []store.LedgerEntry
 	last     []byte // checkpoint
+
+	witnesses string
 }
 
 // Export writes a part of a stored log. Entries that are committed meanwhile are not in it.
 func Export(ctx context.Context, w io.Writer, s *store.Store, part Part) (Manifest, error) {
-	e := &exporter{read: s.Read(ctx), out: NewArchive(w)}
+	e := &exporter{read: s.Read(ctx), out: NewArchive(w), witnesses: part.Witnesses}
+	if e.witnesses == "" {
+		e.witnesses = "# No witness is configured: nothing outside the appliance has signed these checkpoints.\nquorum none\n"
+	}
 	if err := e.plan(part); err != nil {
 		return e.manifest, err
 	}
@@ -107,8 +114,7 @@ func (e *exporter) findBirths(resources []string) error {
 
 // front writes what people read, and the tree's edge where the bundle does not begin with the log.
 func (e *exporter) front() error {
-	policy := "# No witness is configured: nothing outside the appliance has signed these checkpoints.\n" +
-		"log " + e.manifest.Key + "\nquorum none\n"
+	policy := "log " + e.manifest.Key + "\n" + e.witnesses
 	for _, file := range []struct {
 		name string
 		data []byte

@@ -76,6 +76,15 @@ type HSM struct {
 // Ledger names the signed log.
 type Ledger struct {
 	Origin string `yaml:"origin"`
+	// Witnesses is the file of the witness policy; empty for none.
+	Witnesses string `yaml:"witnesses"`
+	// WitnessPeriod is the time between looks for a checkpoint that is not cosigned, WitnessPatience the time without the
+	// quorum's cosignatures after which the gap is entered, WitnessTimeout that of one exchange.
+	WitnessPeriod   time.Duration `yaml:"witness_period"`
+	WitnessPatience time.Duration `yaml:"witness_patience"`
+	WitnessTimeout  time.Duration `yaml:"witness_timeout"`
+	// Check is the time between checks of all rows against the entries that cover them; 0 for none.
+	Check time.Duration `yaml:"check"`
 }
 
 // Custody bounds the cards held in the HSM.
@@ -181,7 +190,7 @@ func Load(file, state string) (Config, error) {
 	}
 	text, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return Config{}, fmt.Errorf("there is no configuration at %s: run `finpay init` first, or name one with --config", file)
+		return Config{}, fmt.Errorf("there is no configuration at %s: run `finpay init` first, or name one with --config: %w", file, os.ErrNotExist)
 	}
 	if err != nil {
 		return Config{}, fmt.Errorf("read configuration: %w", err)
@@ -221,7 +230,7 @@ func Parse(text []byte, state string) (Config, error) {
 
 func (c *Config) resolve(state string) {
 	c.state = state
-	for _, path := range []*string{&c.TLS.Certificate, &c.TLS.KeyFile, &c.TLS.ClientCert, &c.HSM.PINFile, &c.ThreeDS.CA, &c.Acquirer.CA, &c.Webhooks.CA} {
+	for _, path := range []*string{&c.TLS.Certificate, &c.TLS.KeyFile, &c.TLS.ClientCert, &c.HSM.PINFile, &c.Ledger.Witnesses, &c.ThreeDS.CA, &c.Acquirer.CA, &c.Webhooks.CA} {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(state, *path)
 		}
@@ -263,6 +272,8 @@ func (c *Config) validate() error {
 		want(err == nil && port != "", setting, fmt.Sprintf("%q is not host:port", value))
 	}
 	want(c.Node != "" && !strings.ContainsAny(c.Node, "+ \n/"), "node", "a name without spaces, + and / is wanted")
+	want(c.Ledger.WitnessPeriod > 0 && c.Ledger.WitnessPatience > 0 && c.Ledger.WitnessTimeout > 0, "ledger.witness_…", "times of more than 0 are wanted")
+	want(c.Ledger.Check == 0 || c.Ledger.Check >= time.Second, "ledger.check", "0 (never) or at least a second is wanted")
 	want(c.Ledger.Origin != "" && !strings.ContainsAny(c.Ledger.Origin, "+ \n"), "ledger.origin", "a name without spaces and + is wanted")
 	address("listen", c.Listen)
 	address("monitor", c.Monitor)

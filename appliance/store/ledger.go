@@ -70,28 +70,31 @@ func (q Queries) LedgerCheckpoint() (size int64, note []byte, err error) {
 	return size, note, translate(err)
 }
 
-// LedgerCheckpoint is a signed tree head.
+// LedgerCheckpoint is a signed tree head, with what witnesses have added.
 type LedgerCheckpoint struct {
 	Size int64
 	Note []byte
 }
 
+const cosignedColumns = `c.size, CAST(c.note || coalesce((SELECT group_concat(s.line, '') FROM ledger_cosignatures s WHERE s.size = c.size), '') AS BLOB)`
+
+func scanCheckpoint(row scanner) (LedgerCheckpoint, error) {
+	var c LedgerCheckpoint
+	err := row.Scan(&c.Size, &c.Note)
+	return c, translate(err)
+}
+
 // LedgerCheckpoints returns checkpoints of trees larger than a size, smallest first.
-func (q Queries) LedgerCheckpoints(after int64, limit int) ([]LedgerCheckpoint, error) {
-	rows, err := q.q.QueryContext(q.ctx, "SELECT size, note FROM ledger_checkpoints WHERE size > ? ORDER BY size LIMIT ?", after, limit)
-	if err != nil {
-		return nil, translate(err)
-	}
-	defer func() { _ = rows.Close() }()
-	var list []LedgerCheckpoint
-	for rows.Next() {
-		var c LedgerCheckpoint
-		if err := rows.Scan(&c.Size, &c.Note); err != nil {
-			return nil, translate(err)
-		}
-		list = append(list, c)
-	}
-	return list, translate(rows.Err())
+func (q Queries) LedgerCheckpoints(after int64, limit int) (list []LedgerCheckpoint, err error) {
+	err = each(q, scanCheckpoint, func(c LedgerCheckpoint) error { list = append(list, c); return nil },
+		"SELECT "+cosignedColumns+" FROM ledger_checkpoints c WHERE c.size > ? ORDER BY c.size LIMIT ?", after, limit)
+	return list, err
+}
+
+// CosignedCheckpoint returns the newest checkpoint that a witness has signed, or [ErrNotFound].
+func (q Queries) CosignedCheckpoint() (LedgerCheckpoint, error) {
+	return scanCheckpoint(q.q.QueryRowContext(q.ctx, "SELECT "+cosignedColumns+` FROM ledger_checkpoints c
+		WHERE c.size = (SELECT max(size) FROM ledger_cosignatures)`))
 }
 
 // Cosignatures returns the signature lines that witnesses have given the checkpoint of a size.
