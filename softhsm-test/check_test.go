@@ -122,7 +122,9 @@ func TestWhateverIsChangedInARowIsFound(t *testing.T) {
 func TestAChangedRowRaisesTheAlarm(t *testing.T) {
 	s := newSystem(t, setting{"check: 24h", "check: 1s"})
 	id := s.create().ID
-	s.until("a check has found nothing", func() bool { return s.entriesOfType("ledger.checked") > 0 && s.metric("finpay_ledger_rows_wrong") == "0" })
+	s.until("a check has found nothing", func() bool {
+		return s.entriesOfType("ledger.checked") > 0 && s.metric("finpay_ledger_rows_wrong") == "0"
+	})
 	if s.metric("finpay_ledger_checked_seconds") == "0" {
 		t.Error("nobody is told when it was")
 	}

@@ -98,7 +98,7 @@ func (s *stranger) add(w http.ResponseWriter, old int64, lines []string, text st
 	if old != s.size {
 		w.Header().Set("Content-Type", "text/x.tlog.size")
 		w.WriteHeader(http.StatusConflict)
-		fmt.Fprintf(w, "%d\n", s.size)
+		_, _ = fmt.Fprintf(w, "%d\n", s.size)
 		return
 	}
 	var proof tlog.TreeProof
