@@ -27,8 +27,13 @@ demo: deps build ## one payment through every step, explained, then end
 	bin/finpay demo
 
 .PHONY: test
-test: deps ## all tests that need no browser
+test: deps ## all tests that need no browser; FAULTS is how often the ledger is killed in the middle of a commit (30)
 	go test -count 1 -timeout $(TIMEOUT) ./...
+	go test -tags failpoints -count 1 -timeout $(TIMEOUT) -run '^TestKilled' ./appliance/ledger
+
+.PHONY: faults
+faults: deps ## the ledger is killed a thousand times in the middle of a commit, with writers running
+	FAULTS=1000 go test -tags failpoints -count 1 -timeout 3600s -run '^TestKilled' -v ./appliance/ledger
 
 .PHONY: race
 race: deps ## the same under the race detector

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/store"
 )
 
@@ -28,6 +29,7 @@ func (l *Ledger) attempt(units []*unit) (results []result, head tree, err error)
 	if err != nil {
 		return nil, head, unavailable(err)
 	}
+	failpoint.Here("commit: begun")
 	committed := false
 	defer func() {
 		if !committed {
@@ -38,6 +40,7 @@ func (l *Ledger) attempt(units []*unit) (results []result, head tree, err error)
 	results = make([]result, len(units))
 	for i, u := range units {
 		results[i].receipt.Indexes, results[i].err = g.apply(u)
+		failpoint.Here("commit: a unit has run")
 		if !rows.Open() {
 			return nil, head, fmt.Errorf("%w: SQLite rolled the transaction back: %w", ErrUnavailable, results[i].err)
 		}
@@ -49,6 +52,7 @@ func (l *Ledger) attempt(units []*unit) (results []result, head tree, err error)
 	if err != nil {
 		return nil, head, err
 	}
+	failpoint.Here("commit: before COMMIT")
 	if err = rows.Commit(); err != nil {
 		if !l.landed(rows, g.head.size, checkpoint) {
 			return nil, head, unavailable(err)
@@ -57,6 +61,7 @@ func (l *Ledger) attempt(units []*unit) (results []result, head tree, err error)
 			return nil, head, err
 		}
 	}
+	failpoint.Here("commit: after COMMIT")
 	committed = true
 	for i := range results {
 		results[i].receipt.Size, results[i].receipt.Checkpoint = g.head.size, checkpoint
@@ -85,6 +90,7 @@ func (g *group) apply(u *unit) (indexes []int64, err error) {
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	failpoint.Here("commit: entries made")
 	if err := g.rows.Keep(); err != nil {
 		return nil, err
 	}
@@ -139,9 +145,11 @@ func (g *group) write() (checkpoint []byte, err error) {
 	if err := g.writeEntries(); err != nil {
 		return nil, unavailable(err)
 	}
+	failpoint.Here("commit: entries written")
 	if checkpoint, err = g.sign(g.head); err != nil {
 		return nil, fmt.Errorf("%w: sign checkpoint: %w", ErrUnavailable, err)
 	}
+	failpoint.Here("commit: signed")
 	if err := g.rows.PutLedgerCheckpoint(g.head.size, checkpoint); err != nil {
 		return nil, unavailable(err)
 	}
@@ -152,10 +160,12 @@ func (g *group) writeEntries() error {
 	if err := g.rows.Flush(); err != nil {
 		return err
 	}
+	failpoint.Here("commit: registry written")
 	for _, e := range g.entries {
 		if err := g.rows.PutLedgerEntry(e); err != nil {
 			return err
 		}
+		failpoint.Here("commit: an entry written")
 	}
 	for _, n := range g.nodes {
 		if err := g.rows.PutLedgerNode(n); err != nil {

@@ -33,6 +33,7 @@ import (
 	"github.com/transparency-dev/formats/log"
 	"golang.org/x/mod/sumdb/note"
 
+	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/store"
 )
 
@@ -232,6 +233,7 @@ func (l *Ledger) commit(group []*unit) {
 	l.head = head
 	for i, u := range group {
 		u.result <- results[i]
+		failpoint.Here("commit: a caller has its answer")
 	}
 }
 
