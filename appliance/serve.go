@@ -274,7 +274,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	under.Go(func() error { return a.acquirer.Run(deep) })
 	under.Go(func() error { a.webhooks.Run(deep); return nil })
 	under.Go(func() error { a.tokens.RunRetirements(deep); return nil })
-	under.Go(func() error { return commands.Serve(ctx) })
+	under.Go(func() error { return commands.Serve(decisions) })
 	under.Go(func() error { a.checks.run(deep); return nil })
 	if a.witnesses != nil {
 		under.Go(func() error { a.witnesses.Run(deep); return nil })

@@ -44,6 +44,7 @@ const (
 	maxRequest        = 1 << 20
 	maxAnswer         = 16 << 20
 	readHeaderTimeout = 10 * time.Second
+	stopTimeout       = 10 * time.Second // for operations under way
 )
 
 // Server answers commands.
@@ -82,7 +83,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() {
 		<-ctx.Done()
-		ended <- s.http.Shutdown(context.WithoutCancel(ctx))
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		ended <- s.http.Shutdown(last)
 	}()
 	if err := s.http.Serve(s.socket); !errors.Is(err, http.ErrServerClosed) {
 		return err
