@@ -253,7 +253,7 @@ func (s *Service) Receipt(ctx context.Context, caller api.Caller, id string) (ap
 	}
 	receipt := api.Receipt{Payment: p.ID, Origin: s.cfg.Ledger.Origin(), VerifierKey: s.cfg.Ledger.VerifierKey(), Entries: []api.ReceiptEntry{}}
 	for _, e := range proven {
-		receipt.Entries = append(receipt.Entries, api.ReceiptEntry{Index: e.Index, Entry: string(e.Entry), Proof: string(e.Proof)})
+		receipt.Entries = append(receipt.Entries, api.ReceiptEntry{Index: e.Index, Entry: string(e.Entry), Proof: string(e.Proof), VerifierKey: e.Key})
 	}
 	return receipt, nil
 }
