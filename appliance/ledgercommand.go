@@ -20,8 +20,9 @@ import (
 )
 
 type ledgerCommand struct {
-	Export exportCommand    `cmd:"" help:"Write a part of the signed log, with all that is needed to verify it offline, beside a running appliance."`
-	Key    ledgerKeyCommand `cmd:"" help:"Print the signed log's public key, for auditors to pin."`
+	Export exportCommand     `cmd:"" help:"Write a part of the signed log, with all that is needed to verify it offline, beside a running appliance."`
+	Key    ledgerKeyCommand  `cmd:"" help:"Print the signed log's public key, for auditors to pin."`
+	Accept acceptHeadCommand `cmd:"" name:"accept-head" help:"Go on, after a check by people, where the log's head is missing outside of the database."`
 }
 
 type ledgerKeyCommand struct {

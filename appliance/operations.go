@@ -68,7 +68,7 @@ func operate[A any](ctx context.Context, g globals, name string, request any) (a
 	}
 	open := openNode
 	if name == "key list" {
-		open = openBooks // it is for finding out what is wrong
+		open = openToLook // it is for finding out what is wrong
 	}
 	n, err := open(ctx, cfg, nil)
 	if err != nil {

@@ -253,6 +253,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	under.Go(func() error { return a.acquirer.Run(deep) })
 	under.Go(func() error { a.webhooks.Run(deep); return nil })
 	under.Go(func() error { a.tokens.RunRetirements(deep); return nil })
+	under.Go(func() error { a.node.head.run(deep, a.node.ledger); return nil })
 	under.Go(func() error { return commands.Serve(ctx) })
 	decided := make(chan struct{})
 	go func() {
