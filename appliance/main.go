@@ -43,6 +43,7 @@ type cli struct {
 	Ceremony   ceremonyCommand   `cmd:"" help:"Carry out a reviewed plan: generate, rotate, retire, destroy, back up, restore keys; or verify a transcript."`
 	Ledger     ledgerCommand     `cmd:"" help:"Export the signed log for auditors, or print its public key."`
 	Verify     verifyCommand     `cmd:"" help:"Verify the signed log: a bundle, a state directory or an appliance. Exit 0 only if all holds under --key, 3 if consistent but not pinned."`
+	Backup     backupCommand     `cmd:"" help:"Write a copy of the database, while it serves or not; or verify one. Never overwrites."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 
