@@ -127,7 +127,7 @@ func (h *head) put(ctx context.Context) (place string, err error) {
 	failpoint.Here("before head")
 	place = headOnToken
 	if err = h.engine.PutData(ctx, headLabel, text); errors.Is(err, hsm.ErrNoDataObjects) {
-		place, err = headInFile, replaceFile(filepath.Join(h.state, headFile), text)
+		place, err = headInFile, replaceFile(filepath.Join(h.state, headFile), text, 0o600)
 	}
 	if err != nil {
 		return "", fmt.Errorf("keep the log's head: %w", err)
@@ -191,14 +191,14 @@ func advised(err error) error {
 }
 
 // replaceFile writes a file in the place of one that may be there, whole or not at all.
-func replaceFile(path string, content []byte) error {
+func replaceFile(path string, content []byte, mode os.FileMode) error {
 	file, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.Remove(file.Name()) }()
 	_, err = file.Write(content)
-	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+	if err := errors.Join(err, file.Chmod(mode), file.Sync(), file.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(file.Name(), path); err != nil {

@@ -44,6 +44,8 @@ type cli struct {
 	Ledger     ledgerCommand     `cmd:"" help:"Export the signed log for auditors, or print its public key."`
 	Verify     verifyCommand     `cmd:"" help:"Verify the signed log: a bundle, a state directory or an appliance. Exit 0 only if all holds under --key, 3 if consistent but not pinned."`
 	Backup     backupCommand     `cmd:"" help:"Write a copy of the database, while it serves or not; or verify one. Never overwrites."`
+	Restore    restoreCommand    `cmd:"" help:"Put a backup in the place of a database that is lost, damaged or old. Closes the old log and opens a new one."`
+	Payment    paymentCommand    `cmd:"" help:"End a payment of which a restored database does not know the outcome."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 

@@ -39,6 +39,7 @@ func (o *operations) table() map[string]control.Operation {
 		"import close":      operation(o, o.closeImport),
 		"import list":       operation(o, o.listImports),
 		"backup":            beside(o.makeBackup),
+		"payment resolve":   operation(o, o.resolvePayment),
 	}
 }
 

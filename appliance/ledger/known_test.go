@@ -3,6 +3,7 @@ package ledger
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -166,11 +167,20 @@ func TestALogThatFollowsAnotherSaysWhatIsMissingBetweenThem(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	// Somebody with the disk has the head's name written among the closed logs, or into an entry.
+	forged := copyOf(t, before)
+	tamper(t, forged, fmt.Sprintf(`UPDATE ledger_entries SET idx = idx + (1 << 40); UPDATE ledger_nodes SET idx = idx + (1 << 40);
+		UPDATE ledger_checkpoints SET size = size + (1 << 40);
+		INSERT INTO closed_logs VALUES (0, '%s/r1', '', 1, x'00', '%s', '2026-01-01T00:00:00.000000000Z')`, origin, origin))
+	other := succeeded(t, k, dir)
+	tamper(t, other, fmt.Sprintf(`UPDATE ledger_entries SET entry = replace(entry, '"origin":"%s"', '"origin":"%s/r1"') WHERE idx >= (1 << 40)`, origin, origin))
 	for name, c := range map[string]struct {
 		dir   string
 		known []byte
 		want  error
 	}{
+		"its name among the closed logs":          {forged, newest, ErrDamaged},
+		"its name in an entry":                    {other, newest, ErrDamaged},
 		"it was kept":                             {old, newest, nil},
 		"it was not kept before a crash":          {old, known, nil},
 		"what it was restored in the place of":    {dir, newest, ErrBehind},
