@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/finterra/finpay/appliance/audit"
@@ -168,31 +167,42 @@ func unpackBackup(path, dir string) (m backup.Manifest, err error) {
 
 // checkCopy verifies a database that was unpacked: the file, the log, the rows against the log, and the manifest against
 // all of them. The verdict is about the log; what else is wrong is the error.
-func checkCopy(ctx context.Context, dir string, m backup.Manifest, key string) (audit.Verdict, audit.Rows, error) {
+func checkCopy(ctx context.Context, dir string, m backup.Manifest, key string) (c checkedCopy, err error) {
+	c.verdict.FirstBad = -1
 	s, err := store.OpenReadOnly(dir)
 	if err != nil {
-		return audit.Verdict{FirstBad: -1}, audit.Rows{}, err
+		return c, err
 	}
 	defer func() { _ = s.Close() }()
 	if err := s.Intact(ctx); err != nil {
-		return audit.Verdict{FirstBad: -1}, audit.Rows{}, err
+		return c, err
 	}
-	verdict, err := audit.VerifyAll(ctx, s, m.Key, audit.Terms{Key: key})
-	if err != nil || !verdict.Consistent {
-		return verdict, audit.Rows{}, err
+	if c.verdict, err = audit.VerifyAll(ctx, s, m.Key, audit.Terms{Key: key}); err != nil || !c.verdict.Consistent {
+		return c, err
 	}
-	rows, err := audit.Check(ctx, s, dir)
-	if err != nil {
-		return verdict, rows, err
+	if c.rows, err = audit.Check(ctx, s, dir); err != nil {
+		return c, err
 	}
-	if rows.Wrong > 0 {
-		return verdict, rows, fmt.Errorf("%d rows are not as the log has them; the first is %s: %s", rows.Wrong, rows.Findings[0].Row, rows.Findings[0].Reason)
+	if c.rows.Wrong > 0 {
+		return c, fmt.Errorf("%d rows are not as the log has them; the first is %s: %s", c.rows.Wrong, c.rows.Findings[0].Row, c.rows.Findings[0].Reason)
 	}
 	_, newest, err := s.Read(ctx).LedgerCheckpoint()
-	if err == nil && (string(newest) != m.Head.Checkpoint || verdict.Size != m.Head.Size || verdict.Origin != m.Head.Origin) {
-		err = fmt.Errorf("%w: its manifest tells of another head than the database has", backup.ErrMalformed)
+	if err != nil {
+		return c, err
 	}
-	return verdict, rows, err
+	if string(newest) != m.Head.Checkpoint || c.verdict.Size != m.Head.Size || c.verdict.Origin != m.Head.Origin {
+		return c, fmt.Errorf("%w: its manifest tells of another head than the database has", backup.ErrMalformed)
+	}
+	c.until, err = entryTime(s.Read(ctx), c.verdict.Size-1)
+	return c, err
+}
+
+// checkedCopy is what was found of a copy, all of it in the database: what the manifest says beside that, anybody may have
+// written.
+type checkedCopy struct {
+	verdict audit.Verdict
+	rows    audit.Rows
+	until   time.Time // of the newest entry
 }
 
 // verifyBackup unpacks a backup beside itself and checks it.
@@ -206,17 +216,16 @@ func verifyBackup(ctx context.Context, path, key string) (err error) {
 	if err != nil {
 		return err
 	}
-	verdict, rows, err := checkCopy(ctx, dir, m, key)
+	c, err := checkCopy(ctx, dir, m, key)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	printVerdict(os.Stdout, verdict, 0)
-	if !verdict.Consistent {
+	printVerdict(os.Stdout, c.verdict, 0)
+	if !c.verdict.Consistent {
 		return errNotVerified
 	}
-	fmt.Printf("\nbackup   made %s on %s by finpay %s, of %d bytes\nrows     %d, each as the log has signed it\n",
-		strings.TrimSuffix(m.MadeAt, "Z"), m.Node, m.Version, m.Database.Bytes, rows.Rows)
-	if !verdict.OK {
+	fmt.Printf("\nnewest entry  %s\nrows          %d, each as the log has signed it\n", c.until.Format(time.RFC3339), c.rows.Rows)
+	if !c.verdict.OK {
 		return errNotPinned
 	}
 	return nil

@@ -32,7 +32,7 @@ type cli struct {
 	Run        runCommand        `cmd:"" help:"Try it: set up what is missing, serve with simulated counterparties, and print a checkout link."`
 	Demo       demoCommand       `cmd:"" help:"Prove it: three payments through a fresh appliance, each step checked."`
 	Init       initCommand       `cmd:"" help:"Set up a state directory: HSM token, keys, first merchant. Never overwrites."`
-	Doctor     doctorCommand     `cmd:"" help:"Check the HSM: each role's operation, its speed, FF1 vectors. Changes nothing."`
+	Doctor     doctorCommand     `cmd:"" help:"Check the HSM: each role's operation, its speed, FF1 vectors. Leaves nothing behind."`
 	Serve      serveCommand      `cmd:"" help:"Run the appliance."`
 	Simulator  simulatorCommand  `cmd:"" help:"Run the simulated counterparties: acquirer, directory server, issuer, shop."`
 	APIKey     apiKeyCommand     `cmd:"" name:"api-key" help:"Make or revoke API keys."`

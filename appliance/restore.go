@@ -64,11 +64,13 @@ type restoration struct {
 	engine  *hsm.Engine
 
 	manifest backup.Manifest
-	known    [][]byte // checkpoints outside of the backup
-	aside    string   // suffix of the former database; empty where there was none
-	origin   string   // name of the new log
-	lost     int64    // entries that are known to be missing
-	marked   int      // payments
+	key      string    // verifier key of the backup's log, from the HSM
+	until    time.Time // of its newest entry
+	known    [][]byte  // checkpoints outside of the backup
+	aside    string    // suffix of the former database; empty where there was none
+	origin   string    // name of the new log
+	lost     int64     // entries that are known to be missing
+	marked   int       // payments
 }
 
 func (r *restoration) run(ctx context.Context) (err error) {
@@ -134,17 +136,17 @@ func (r *restoration) makeReady(ctx context.Context, dir string) (err error) {
 	if !ok {
 		return errors.New("the log's key is not ECDSA")
 	}
-	key, err := ledger.VerifierKey(r.manifest.Head.Origin, public)
+	if r.key, err = ledger.VerifierKey(r.manifest.Head.Origin, public); err != nil {
+		return err
+	}
+	found, err := checkCopy(ctx, dir, r.manifest, r.key)
+	if err == nil && !found.verdict.OK {
+		err = fmt.Errorf("the backup does not verify under the HSM's key: %s", found.verdict.Reason)
+	}
 	if err != nil {
 		return err
 	}
-	verdict, _, err := checkCopy(ctx, dir, r.manifest, key)
-	if err == nil && !verdict.OK {
-		err = fmt.Errorf("the backup does not verify under the HSM's key: %s", verdict.Reason)
-	}
-	if err != nil {
-		return err
-	}
+	r.until = found.until
 	if err := r.findKnown(ctx); err != nil {
 		return err
 	}
@@ -177,7 +179,7 @@ func (r *restoration) findKnown(ctx context.Context) (err error) {
 
 // newest returns the checkpoint from outside that shows most of what the backup has not, or nil. One of a log that the
 // backup does not know says that there was another restore in between; a checkpoint that does not verify says nothing.
-func (r *restoration) newest(read store.Queries, key string) ([]byte, error) {
+func (r *restoration) newest(read store.Queries) ([]byte, error) {
 	closed, err := read.ClosedLogs()
 	if err != nil {
 		return nil, err
@@ -190,7 +192,7 @@ func (r *restoration) newest(read store.Queries, key string) ([]byte, error) {
 	var size uint64
 	for _, known := range r.known {
 		origin := ledger.OriginOf(known)
-		checkpoint, err := ledger.OpenCheckpoint(known, origin, ledger.KeyNamed(key, origin))
+		checkpoint, err := ledger.OpenCheckpoint(known, origin, ledger.KeyNamed(r.key, origin))
 		if err != nil || origins[origin] {
 			continue
 		}
@@ -207,24 +209,19 @@ func (r *restoration) newest(read store.Queries, key string) ([]byte, error) {
 
 // openLog closes the backup's log, opens its successor, and marks what may have moved.
 func (r *restoration) openLog(ctx context.Context, s *store.Store, settings ledger.Config) error {
-	read := s.Read(ctx)
-	copied, err := lastEntered(read)
-	if err != nil {
-		return err
-	}
-	known, err := r.newest(read, r.manifest.Key)
+	known, err := r.newest(s.Read(ctx))
 	if err != nil {
 		return err
 	}
 	r.origin = r.successor()
 	l, err := ledger.Succeed(ctx, s, settings, ledger.Succession{Origin: r.origin, Why: r.command.Why, By: control.Origin(os.Getuid()), Known: known,
-		Data: map[string]any{"restored": map[string]any{"sha256": r.manifest.Database.SHA256, "made_at": r.manifest.MadeAt}, "lost": r.lost}})
+		Data: map[string]any{"restored": map[string]any{"sha256": r.manifest.Database.SHA256, "until": r.until.Format(time.RFC3339Nano)}, "lost": r.lost}})
 	if err != nil {
 		return err
 	}
 	defer l.Close()
 	failpoint.Here("after log is opened")
-	r.marked, err = payment.Restored(ctx, l, s, copied, r.cfg.Checkout.Attempts)
+	r.marked, err = payment.Restored(ctx, l, s, r.until, r.cfg.Checkout.Attempts)
 	failpoint.Here("after payments are marked")
 	return err
 }
@@ -235,15 +232,6 @@ func (r *restoration) successor() string {
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // crypto/rand never fails since Go 1.24
 	return fmt.Sprintf("%s/r%s-%x", r.cfg.Ledger.Origin, time.Now().UTC().Format("20060102"), b)
-}
-
-// lastEntered returns the time of the newest entry.
-func lastEntered(read store.Queries) (time.Time, error) {
-	size, err := read.LedgerSize()
-	if err != nil {
-		return time.Time{}, err
-	}
-	return entryTime(read, size-1)
 }
 
 // writeKeys writes the log's public keys, under its new name, into the files beside the database.
@@ -261,7 +249,7 @@ func (r *restoration) writeKeys(n *node) error {
 
 func (r *restoration) print() {
 	m := r.manifest
-	fmt.Printf("Restored: entries 0 to %d of %s, as of %s.\n", m.Head.Size-1, m.Head.Origin, m.MadeAt)
+	fmt.Printf("Restored: entries 0 to %d of %s, as of %s.\n", m.Head.Size-1, m.Head.Origin, r.until.Format(time.RFC3339))
 	if r.lost > 0 {
 		fmt.Printf("LOST: %d entries that were signed since; the checkpoint that proves it is in the new log.\n", r.lost)
 	} else {

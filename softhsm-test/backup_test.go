@@ -1,6 +1,7 @@
 package softhsmtest_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -115,7 +116,7 @@ func TestABackupIsMadeWhileTheApplianceServes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, at := range []int{600, len(text) / 2, len(text) - 5000} {
+	for _, at := range []int{bytes.Index(text, []byte(`"sha256": "`)) + 15, bytes.Index(text, []byte(`"size": `)) + 8, len(text) / 2, len(text) - 5000} {
 		changed := slices.Clone(text)
 		changed[at] ^= 1
 		bad := filepath.Join(t.TempDir(), "changed")

@@ -12,8 +12,10 @@ import (
 
 	"github.com/miekg/pkcs11"
 
+	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/hsm"
+	"github.com/finterra/finpay/softhsm-test/fault"
 )
 
 // database is the files of a database.
@@ -247,5 +249,31 @@ func TestWithoutDataObjectsAFileKeepsTheHead(t *testing.T) {
 		if role.Role == string(hsm.RoleHead) && (role.OK || role.Detail == "") {
 			t.Errorf("%+v", role)
 		}
+	}
+}
+
+// That the head cannot be kept is told, and is nobody's delay.
+func TestAnHSMThatDoesNotKeepTheHeadDelaysNobody(t *testing.T) {
+	module, device := faultModule(t)
+	s := newSystem(t, module)
+	s.headIsKept()
+	const never = 1 << 30
+	device.Inject(fault.CreateObject, 1, never, fault.Returns(pkcs11.CKR_DEVICE_MEMORY))
+	for s.metric("finpay_ledger_head_failures_total") < 2 {
+		if s.create().Status != api.StatusCreated {
+			t.Error("a payment was not created")
+		}
+	}
+	device.Heal()
+	s.headIsKept()
+	log, err := os.ReadFile(filepath.Join(s.cfg.State(), "serve.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(log), "the log's head cannot be kept"); n != 1 {
+		t.Errorf("%d warnings", n)
+	}
+	if !strings.Contains(string(log), "the log's head is kept again") {
+		t.Error("that it is kept again is not told")
 	}
 }

@@ -6,6 +6,8 @@
 //
 // # What is promised
 //
+// A database has one open log and the closed ones that it has followed; what reads or writes the log means the open one.
+//
 // A committed transaction survives a crash and a power cut (WAL, synchronous=FULL). One process writes: a second
 // one that opens the same directory for writing is refused.
 //
