@@ -259,11 +259,12 @@ func TestAnHSMThatDoesNotKeepTheHeadDelaysNobody(t *testing.T) {
 	s.headIsKept()
 	const never = 1 << 30
 	device.Inject(fault.CreateObject, 1, never, fault.Returns(pkcs11.CKR_DEVICE_MEMORY))
-	for s.metric("finpay_ledger_head_failures_total") < 2 {
+	s.until("it has failed twice", func() bool {
 		if s.create().Status != api.StatusCreated {
 			t.Error("a payment was not created")
 		}
-	}
+		return s.metric("finpay_ledger_head_failures_total") >= 2
+	})
 	device.Heal()
 	s.headIsKept()
 	log, err := os.ReadFile(filepath.Join(s.cfg.State(), "serve.log"))
