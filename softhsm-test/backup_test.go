@@ -136,8 +136,14 @@ func TestARestoredApplianceSaysWhatItDoesNotKnow(t *testing.T) {
 	if _, _, err := s.shop.Pay(t.Context(), link, typed("4111111111111111")); err != nil {
 		t.Fatal(err)
 	}
-	id, link := s.buy()     // paid after the backup
-	untouched, _ := s.buy() // never paid; nobody here knows
+	id, link := s.buy()         // paid after the backup
+	untouched, _ := s.buy()     // never paid; nobody here knows
+	challenged, open := s.buy() // the issuer asks the shopper at the time of the backup
+	if _, err := s.shop.Enter(t.Context(), open, typed("4539123456789017")); err != nil {
+		t.Fatal(err)
+	}
+	declined, open := s.buy() // another card may be tried
+	_, _, _ = s.shop.Pay(t.Context(), open, typed("4539515151515151"))
 	path := s.backup()
 	if _, _, err := s.shop.Pay(t.Context(), link, typed("5555555555554444")); err != nil {
 		t.Fatal(err)
@@ -152,7 +158,7 @@ func TestARestoredApplianceSaysWhatItDoesNotKnow(t *testing.T) {
 		t.Error(out)
 	}
 	out := s.restored(path, "--replace")
-	for _, want := range []string{"LOST: ", "2 payments may have been paid", "REVOKED", ".replaced-"} {
+	for _, want := range []string{"LOST: ", "4 payments may have been paid", "REVOKED", ".replaced-"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not said:\n%s", want, out)
 		}
@@ -160,7 +166,8 @@ func TestARestoredApplianceSaysWhatItDoesNotKnow(t *testing.T) {
 	for _, c := range []struct {
 		id   string
 		want api.Status
-	}{{done, api.StatusCaptured}, {id, api.StatusIndeterminate}, {untouched, api.StatusIndeterminate}} {
+	}{{done, api.StatusCaptured}, {id, api.StatusIndeterminate}, {untouched, api.StatusIndeterminate},
+		{challenged, api.StatusIndeterminate}, {declined, api.StatusIndeterminate}} {
 		if got := s.payment(c.id); got.Status != c.want || got.CheckoutURL != "" {
 			t.Errorf("payment %s is %s, want %s", c.id, got.Status, c.want)
 		}
@@ -172,7 +179,9 @@ func TestARestoredApplianceSaysWhatItDoesNotKnow(t *testing.T) {
 		t.Error("it was paid a second time")
 	}
 	s.command("payment", "resolve", id, "captured", "--why", "the acquirer's list of today")
-	s.command("payment", "resolve", untouched, "failed", "--why", "the acquirer's list of today")
+	for _, nothing := range []string{untouched, challenged, declined} {
+		s.command("payment", "resolve", nothing, "failed", "--why", "the acquirer's list of today")
+	}
 	if out := s.refused("payment", "resolve", done, "failed", "--why", "x"); !strings.Contains(out, "does not follow") {
 		t.Error(out)
 	}
