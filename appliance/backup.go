@@ -91,6 +91,15 @@ func (o *operations) makeBackup(ctx context.Context, by tokens.Operator, _ nothi
 		return made, errors.New("another backup is being made")
 	}
 	defer o.copying.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-o.ending:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	if err := removeCopies(o.cfg.State()); err != nil {
 		return made, err
 	}

@@ -18,7 +18,8 @@ import (
 type operations struct {
 	cfg     config.Config
 	node    *node
-	serving *appliance // nil where nothing serves
+	serving *appliance      // nil where nothing serves
+	ending  <-chan struct{} // closed when it is to end; what takes long is given up then
 
 	mu      sync.Mutex // one at a time; it guards node.keys
 	copying sync.Mutex // the database: takes long, and keeps nobody else waiting

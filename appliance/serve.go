@@ -237,6 +237,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	if err != nil {
 		return err
 	}
+	a.operations.ending = ctx.Done()
 	commands, err := control.Listen(a.cfg.State(), a.operations.table())
 	if err != nil {
 		listeners.close()
