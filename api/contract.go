@@ -235,6 +235,8 @@ type ReceiptEntry struct {
 	Index int64  `json:"index"`
 	Entry string `json:"entry"` // canonical JSON (RFC 8785); the leaf is its RFC 6962 hash
 	Proof string `json:"proof"` // C2SP tlog-proof, with the signed checkpoint
+	// VerifierKey is that of the entry's log, where it is an earlier one than the receipt's.
+	VerifierKey string `json:"verifier_key,omitempty"`
 }
 
 // CheckoutState is what the shopper can do next.

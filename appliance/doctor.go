@@ -47,8 +47,8 @@ type batchTime struct {
 	US     float64 `json:"us"`
 }
 
-// Run asks the HSM for everything that the appliance needs of it. It makes session objects only: nothing on the hsm
-// token is changed, and a running appliance goes on.
+// Run asks the HSM for everything that the appliance needs of it. It makes session objects, and one data object on the hsm
+// token that it destroys: a running appliance goes on.
 func (c doctorCommand) Run(ctx context.Context, g globals) error {
 	cfg, err := g.load()
 	if err != nil {

@@ -60,7 +60,7 @@ func (d intakeDocument) IntakeKey(ctx context.Context) (api.IntakeKey, error) {
 		return api.IntakeKey{}, err
 	}
 	for _, e := range proven {
-		document.Receipt = append(document.Receipt, api.ReceiptEntry{Index: e.Index, Entry: string(e.Entry), Proof: string(e.Proof)})
+		document.Receipt = append(document.Receipt, api.ReceiptEntry{Index: e.Index, Entry: string(e.Entry), Proof: string(e.Proof), VerifierKey: e.Key})
 	}
 	return document, nil
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -21,26 +22,37 @@ import (
 )
 
 type ledgerCommand struct {
-	Export exportCommand    `cmd:"" help:"Write a part of the signed log, with all that is needed to verify it offline, beside a running appliance."`
-	Key    ledgerKeyCommand `cmd:"" help:"Print the signed log's public key, for auditors to pin."`
-	Check  checkCommand     `cmd:"" help:"Hold every row against the entries that cover it, in both directions, beside a running appliance; exit 1 if one differs."`
+	Export exportCommand     `cmd:"" help:"Write a part of the signed log, with all that is needed to verify it offline, beside a running appliance."`
+	Key    ledgerKeyCommand  `cmd:"" help:"Print the signed log's public key, for auditors to pin."`
+	Check  checkCommand      `cmd:"" help:"Hold every row against the entries that cover it, in both directions, beside a running appliance; exit 1 if one differs."`
+	Accept acceptHeadCommand `cmd:"" name:"accept-head" help:"Go on, after a check by people, where the log's head is missing outside of the database."`
 }
 
 type ledgerKeyCommand struct {
 	Fingerprint bool `help:"Print its SHA-256 too, as other tools show it."`
+	All         bool `help:"Print it for the closed logs too, which had other names: oldest first."`
 }
 
 // Run prints the key that the newest checkpoint is signed under.
 func (c ledgerKeyCommand) Run(ctx context.Context, g globals) error {
-	vkey, err := readVerifierKey(g.State)
-	if err != nil {
-		return err
-	}
 	s, err := store.OpenReadOnly(g.State)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = s.Close() }()
+	vkey, err := keyOfOpenLog(s.Read(ctx), g.State)
+	if err != nil {
+		return err
+	}
+	if c.All {
+		closed, err := s.Read(ctx).ClosedLogs()
+		if err != nil {
+			return err
+		}
+		for _, l := range closed {
+			fmt.Println(l.Key)
+		}
+	}
 	_, checkpoint, err := s.Read(ctx).LedgerCheckpoint()
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
@@ -67,7 +79,21 @@ func readVerifierKey(state string) (string, error) {
 	return strings.TrimSpace(string(vkey)), nil
 }
 
+// keyOfOpenLog is that key under the name of the log that is open.
+func keyOfOpenLog(read store.Queries, state string) (string, error) {
+	vkey, err := readVerifierKey(state)
+	if err != nil {
+		return "", err
+	}
+	closed, err := read.ClosedLogs()
+	if err != nil || len(closed) == 0 {
+		return vkey, err
+	}
+	return ledger.KeyNamed(vkey, closed[len(closed)-1].Successor), nil
+}
+
 type exportCommand struct {
+	Log    string `help:"Name of a closed log. Without it, the open one." placeholder:"ORIGIN"`
 	From   string `help:"First entry: its index, or a time (2026-01-31, or RFC 3339). The bundle begins with the 256 entries that it is among." placeholder:"INDEX|TIME"`
 	To     string `help:"Entries before this index or time; the bundle ends with the checkpoint that covers them. Without it, all." placeholder:"INDEX|TIME"`
 	Output string `short:"o" required:"" type:"path" help:"Where to write the bundle. It shows every merchant's business: keep it accordingly." placeholder:"bundle.zip"`
@@ -96,10 +122,22 @@ func (c exportCommand) Run(ctx context.Context, g globals) error {
 }
 
 func (c exportCommand) part(ctx context.Context, g globals, s *store.Store) (part bundle.Part, err error) {
-	if part.Key, err = readVerifierKey(g.State); err != nil {
+	read := s.Read(ctx)
+	if part.Key, err = keyOfOpenLog(read, g.State); err != nil {
 		return part, err
 	}
-	read := s.Read(ctx)
+	if part.Log = read.Log(); c.Log != "" && !strings.HasPrefix(part.Key, c.Log+"+") {
+		closed, err := read.ClosedLogs()
+		if err != nil {
+			return part, err
+		}
+		i := slices.IndexFunc(closed, func(l store.ClosedLog) bool { return l.Origin == c.Log })
+		if i < 0 {
+			return part, fmt.Errorf("--log: there is no log %q here; `finpay ledger key --all` names them", c.Log)
+		}
+		part.Log, part.Key = closed[i].N, closed[i].Key
+	}
+	read = read.InLog(part.Log)
 	if part.From, err = place(read, c.From); err != nil {
 		return part, fmt.Errorf("--from: %w", err)
 	}
@@ -184,5 +222,8 @@ func writeStream(path string, write func(io.Writer) error) error {
 	if err := errors.Join(write(file), file.Sync(), file.Close()); err != nil {
 		return err
 	}
-	return os.Link(file.Name(), path) // fails where rename would overwrite
+	if err := os.Link(file.Name(), path); err != nil { // fails where rename would overwrite
+		return err
+	}
+	return syncDirectory(filepath.Dir(path))
 }

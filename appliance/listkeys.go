@@ -37,6 +37,7 @@ type inventory struct {
 	Keys    []keyLine   `json:"keys"`
 	Strays  []hsm.Stray `json:"strays"` // objects on the hsm token that are no key of the books
 	Missing []string    `json:"missing_roles"`
+	Behind  string      `json:"behind,omitempty"` // the database is not the newest, and why
 }
 
 // Run lists the keys.
@@ -65,11 +66,18 @@ func (o *operations) listKeys(ctx context.Context, _ tokens.Operator, _ nothing)
 // inventory holds every row and every object against each other.
 func (n *node) inventory(ctx context.Context) (inventory, error) {
 	list := inventory{Keys: []keyLine{}, Strays: []hsm.Stray{}, Missing: []string{}}
+	if n.behind != nil {
+		list.Behind = n.behind.Error()
+	}
 	births, strays, err := n.engine.Keys(ctx, keySpecs)
 	if err != nil {
 		return list, err
 	}
-	list.Strays = append(list.Strays, strays...)
+	for _, stray := range strays {
+		if stray.Class != "data" || stray.Label != headLabel {
+			list.Strays = append(list.Strays, stray)
+		}
+	}
 	found := make(map[hsm.Key]hsm.Birth)
 	for _, b := range births {
 		found[b.Key] = b
@@ -111,6 +119,9 @@ func (l *inventory) add(p *keyProblem) {
 
 func (l *inventory) wrong() int {
 	count := len(l.Strays) + len(l.Missing)
+	if l.Behind != "" {
+		count++
+	}
 	for _, k := range l.Keys {
 		if k.Problem != "" {
 			count++
@@ -133,6 +144,9 @@ func (l *inventory) print(w io.Writer) {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.Key, k.State, k.Kind, k.Class, k.CheckValue, k.Origin, k.CreatedAt, at)
 	}
 	_ = table.Flush()
+	if l.Behind != "" {
+		fmt.Fprintf(w, "BEHIND   %s\n", l.Behind)
+	}
 	for _, role := range l.Missing {
 		fmt.Fprintf(w, "MISSING  %s has no active version\n", role)
 	}

@@ -32,7 +32,7 @@ type cli struct {
 	Run        runCommand        `cmd:"" help:"Try it: set up what is missing, serve with simulated counterparties, and print a checkout link."`
 	Demo       demoCommand       `cmd:"" help:"Prove it: three payments through a fresh appliance, each step checked."`
 	Init       initCommand       `cmd:"" help:"Set up a state directory: HSM token, keys, first merchant. Never overwrites."`
-	Doctor     doctorCommand     `cmd:"" help:"Check the HSM: each role's operation, its speed, FF1 vectors. Changes nothing."`
+	Doctor     doctorCommand     `cmd:"" help:"Check the HSM: each role's operation, its speed, FF1 vectors. Leaves nothing behind."`
 	Serve      serveCommand      `cmd:"" help:"Run the appliance."`
 	Simulator  simulatorCommand  `cmd:"" help:"Run the simulated counterparties: acquirer, directory server, issuer, shop."`
 	APIKey     apiKeyCommand     `cmd:"" name:"api-key" help:"Make or revoke API keys."`
@@ -43,6 +43,9 @@ type cli struct {
 	Ceremony   ceremonyCommand   `cmd:"" help:"Carry out a reviewed plan: generate, rotate, retire, destroy, back up, restore keys; or verify a transcript."`
 	Ledger     ledgerCommand     `cmd:"" help:"Export the signed log for auditors, or print its public key."`
 	Verify     verifyCommand     `cmd:"" help:"Verify the signed log: a bundle, a state directory or an appliance. Exit 0 only if all holds under --key, 3 if consistent but not pinned."`
+	Backup     backupCommand     `cmd:"" help:"Write a copy of the database, while it serves or not; or verify one. Never overwrites."`
+	Restore    restoreCommand    `cmd:"" help:"Put a backup in the place of a database that is lost, damaged or old. Closes the old log and opens a new one."`
+	Payment    paymentCommand    `cmd:"" help:"End a payment of which a restored database does not know the outcome."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 

@@ -41,6 +41,7 @@ func (m *metrics) watch(a *appliance) {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value))
 	}
 	m.registry.MustRegister(engineCollector{a.node.engine})
+	m.watchHead(a.node.head)
 	gauge("finpay_custody_cards", "Cards held in the HSM.", func() float64 { return float64(a.cards.Len()) })
 	gauge("finpay_acquirer_up", "1 while the line to the acquirer is signed on.", func() float64 { return number(a.acquirer.Healthy()) })
 	counter("finpay_acquirer_late_total", "Answers that came after their request had been given up.", func() float64 { return float64(a.acquirer.Stats().Late) })
@@ -70,6 +71,15 @@ func (m *metrics) watch(a *appliance) {
 		}
 		return float64(n)
 	})
+}
+
+// watchHead shows how well an old copy of the database would be noticed.
+func (m *metrics) watchHead(h *head) {
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "finpay_ledger_head_entries",
+			Help: "Entries of the signed log under the checkpoint that is kept outside of the database."}, func() float64 { return float64(h.size.Load()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "finpay_ledger_head_failures_total",
+			Help: "Times that the newest checkpoint could not be kept outside of the database."}, func() float64 { return float64(h.failures.Load()) }))
 }
 
 // engineCollector shows [hsm.Health].

@@ -21,6 +21,8 @@ type node struct {
 	engine    *hsm.Engine
 	store     *store.Store
 	ledger    *ledger.Ledger
+	head      *head // the ledger's, outside of the database
+	behind    error // the database is not the newest: only [openToLook] goes on with one
 	keys      keyring
 	merchants *merchant.Service
 }
@@ -44,9 +46,24 @@ func openNode(ctx context.Context, cfg config.Config, log *slog.Logger) (*node, 
 	return n, nil
 }
 
-// openBooks opens a node whatever the state of its keys, but for those of the log. The store comes first: its lock keeps a
-// second process away from the HSM.
-func openBooks(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *node, err error) {
+// openBooks opens a node whatever the state of its keys, but for those of the log.
+func openBooks(ctx context.Context, cfg config.Config, log *slog.Logger) (*node, error) {
+	n, err := openToLook(ctx, cfg, log)
+	if err == nil && n.behind != nil {
+		err = errors.Join(n.behind, n.close())
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := n.listEntered(ctx); err != nil {
+		return nil, errors.Join(err, n.close())
+	}
+	return n, nil
+}
+
+// openToLook opens a node even where its database is not the newest, which is then noted. The store comes first: its lock
+// keeps a second process away from the HSM.
+func openToLook(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *node, err error) {
 	n := &node{}
 	defer func() {
 		if err != nil {
@@ -63,9 +80,6 @@ func openBooks(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *nod
 		return nil, err
 	}
 	if err := n.openLedger(ctx, cfg, log); err != nil {
-		return nil, err
-	}
-	if err := n.listEntered(ctx); err != nil {
 		return nil, err
 	}
 	kek, err := n.envelope(n.keys)
@@ -87,7 +101,10 @@ func (n *node) openLedger(ctx context.Context, cfg config.Config, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	settings := ledger.Config{Origin: cfg.Ledger.Origin, Node: cfg.Node, Signer: signer, Log: log}
+	settings := ledger.Config{Node: cfg.Node, Signer: signer, Log: log}
+	if settings.Origin, err = openLog(n.store.Read(ctx), cfg); err != nil {
+		return err
+	}
 	witnessable, err := n.engine.Signer(ctx, n.keys.key(roleLedgerEd25519))
 	switch {
 	case err == nil:
@@ -95,13 +112,34 @@ func (n *node) openLedger(ctx context.Context, cfg config.Config, log *slog.Logg
 	case !errors.Is(err, hsm.ErrNoKey): // an HSM without Ed25519 is served, and its log is not witnessed
 		return err
 	}
-	n.ledger, err = ledger.Open(ctx, n.store, settings)
+	n.head = &head{engine: n.engine, store: n.store, state: cfg.State(), log: log}
+	settings.Known, err = n.head.known(ctx)
+	if err == nil {
+		n.ledger, err = ledger.Open(ctx, n.store, settings)
+	}
+	if errors.Is(err, ledger.ErrBehind) || errors.Is(err, errHeadMissing) {
+		n.behind = advised(err)
+		settings.Known = nil
+		n.ledger, err = ledger.Open(ctx, n.store, settings)
+	}
 	return err
+}
+
+// openLog returns the name of the log that is open: that of the configuration, unless another one has followed it.
+func openLog(read store.Queries, cfg config.Config) (string, error) {
+	closed, err := read.ClosedLogs()
+	if err != nil || len(closed) == 0 {
+		return cfg.Ledger.Origin, err
+	}
+	return closed[len(closed)-1].Successor, nil
 }
 
 func (n *node) close() error {
 	var errs []error
 	if n.ledger != nil {
+		if n.behind == nil {
+			errs = append(errs, n.head.keep(context.Background(), n.ledger))
+		}
 		n.ledger.Close()
 	}
 	if n.store != nil {

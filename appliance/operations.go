@@ -18,9 +18,11 @@ import (
 type operations struct {
 	cfg     config.Config
 	node    *node
-	serving *appliance // nil where nothing serves
+	serving *appliance      // nil where nothing serves
+	ending  <-chan struct{} // closed when it is to end; what takes long is given up then
 
-	mu sync.Mutex // one at a time; it guards node.keys
+	mu      sync.Mutex // one at a time; it guards node.keys
+	copying sync.Mutex // the database: takes long, and keeps nobody else waiting
 }
 
 // table names them.
@@ -37,21 +39,30 @@ func (o *operations) table() map[string]control.Operation {
 		"import open":       operation(o, o.openImport),
 		"import close":      operation(o, o.closeImport),
 		"import list":       operation(o, o.listImports),
+		"backup":            beside(o.makeBackup),
+		"payment resolve":   operation(o, o.resolvePayment),
 	}
 }
 
 // nothing is a request or an answer without content.
 type nothing struct{}
 
-// operation reads requests for do.
+// operation reads requests for do, which has its turn.
 func operation[Q, A any](o *operations, do func(context.Context, tokens.Operator, Q) (A, error)) control.Operation {
+	return beside(func(ctx context.Context, by tokens.Operator, q Q) (A, error) {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		return do(ctx, by, q)
+	})
+}
+
+// beside reads requests for do, which runs beside other operations.
+func beside[Q, A any](do func(context.Context, tokens.Operator, Q) (A, error)) control.Operation {
 	return func(ctx context.Context, by string, request []byte) (any, error) {
 		var q Q
 		if err := json.Unmarshal(request, &q); err != nil {
 			return nil, fmt.Errorf("the request cannot be read: %w", err)
 		}
-		o.mu.Lock()
-		defer o.mu.Unlock()
 		return do(ctx, tokens.Operator{Origin: by}, q)
 	}
 }
@@ -68,7 +79,7 @@ func operate[A any](ctx context.Context, g globals, name string, request any) (a
 	}
 	open := openNode
 	if name == "key list" {
-		open = openBooks // it is for finding out what is wrong
+		open = openToLook // it is for finding out what is wrong
 	}
 	n, err := open(ctx, cfg, nil)
 	if err != nil {

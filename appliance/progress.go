@@ -63,9 +63,32 @@ func (p *progress) line(now time.Time) string {
 	if p.size == 0 {
 		return text
 	}
-	done := min(1, float64(p.read.Load())/float64(p.size)) // what was read is at most some thousand lines ahead
+	return p.bar() + "  " + text // what was read is at most some thousand lines ahead
+}
+
+// bar draws how much of an input of known size was read.
+func (p *progress) bar() string {
+	done := min(1, float64(p.read.Load())/float64(max(p.size, 1)))
 	full := int(done * barWidth)
-	return fmt.Sprintf("[%s%s] %3.0f %%  %s", strings.Repeat("=", full), strings.Repeat(" ", barWidth-full), 100*done, text)
+	return fmt.Sprintf("[%s%s] %3.0f %%", strings.Repeat("=", full), strings.Repeat(" ", barWidth-full), 100*done)
+}
+
+// moving shows how much of an input was read, as it is read.
+func (p *progress) moving(in io.Reader) io.Reader { return moved{p.reader(in), p} }
+
+type moved struct {
+	io.Reader
+	p *progress
+}
+
+func (m moved) Read(b []byte) (int, error) {
+	n, err := m.Reader.Read(b)
+	if now := time.Now(); m.p.on && now.Sub(m.p.shown) >= 100*time.Millisecond {
+		m.p.shown = now
+		done := m.p.read.Load()
+		fmt.Fprintf(os.Stderr, "\r\x1b[K%s  %.0f MB, %.0f a second", m.p.bar(), float64(done)/1e6, float64(done)/1e6/max(now.Sub(m.p.begun).Seconds(), 0.001))
+	}
+	return n, err
 }
 
 // end takes the bar away.

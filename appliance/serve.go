@@ -258,6 +258,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	if err != nil {
 		return err
 	}
+	a.operations.ending = ctx.Done()
 	commands, err := control.Listen(a.cfg.State(), a.operations.table())
 	if err != nil {
 		listeners.close()
@@ -279,6 +280,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	if a.witnesses != nil {
 		under.Go(func() error { a.witnesses.Run(deep); return nil })
 	}
+	under.Go(func() error { a.node.head.run(deep, a.node.ledger); return nil })
 	decided := make(chan struct{})
 	go func() {
 		defer close(decided)

@@ -127,7 +127,7 @@ func verifyDirectory(ctx context.Context, state string, terms audit.Terms) (audi
 			return audit.Verdict{FirstBad: -1}, err
 		}
 	}
-	return audit.Verify(ctx, audit.Database{Store: s, Key: own}, terms)
+	return audit.VerifyAll(ctx, s, own, terms)
 }
 
 func (c verifyCommand) service() (audit.Service, error) {
@@ -160,6 +160,9 @@ func (c verifyCommand) service() (audit.Service, error) {
 // printVerdict says it in words.
 func printVerdict(w io.Writer, v audit.Verdict, witnesses int) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range v.Closed {
+		fmt.Fprintf(table, "closed log\t%s, entries %d to %d\n", c.Origin, c.First, c.Size-1)
+	}
 	fmt.Fprintf(table, "log\t%s\n", v.Origin)
 	if v.Entries == 0 {
 		fmt.Fprintf(table, "entries\tnone was read\n")

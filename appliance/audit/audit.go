@@ -75,6 +75,8 @@ type Verdict struct {
 	KeyEntries  int64  `json:"key_entries"` // about keys, each proven, beside the others
 	Kept        int64  `json:"kept"`        // entries before this one are those under the checkpoint that was kept
 	Cosigned    int64  `json:"cosigned"`    // entries before this one are those that each witness has seen
+
+	Closed []Verdict `json:"closed,omitempty"` // logs that this one has followed, oldest first; see [VerifyAll]
 }
 
 // NotPinned is the reason of a verdict on a log that is consistent under a key of its own.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"reflect"
 	"runtime"
 	"strings"
 	"sync"
@@ -74,7 +75,7 @@ func TestABundleVerifies(t *testing.T) {
 		}
 	}
 	direct := verify(t, dir, Terms{Key: vkey})
-	if v := verifyBundle(t, export(t, dir, bundle.Part{Key: vkey}), Terms{Key: vkey}); v != direct {
+	if v := verifyBundle(t, export(t, dir, bundle.Part{Key: vkey}), Terms{Key: vkey}); !reflect.DeepEqual(v, direct) {
 		t.Errorf("the bundle's verdict is %+v, the database's %+v", v, direct)
 	}
 }

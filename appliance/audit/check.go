@@ -17,8 +17,9 @@ import (
 
 // Finding is one row that is not as the log has it, or one that the log has and the database has not.
 type Finding struct {
-	Row    string `json:"row"`   // "table/key", as entries name it
-	Entry  int64  `json:"entry"` // the newest that covers it, or -1
+	Row    string `json:"row"`           // "table/key", as entries name it
+	Entry  int64  `json:"entry"`         // the newest that covers it, or -1
+	Log    string `json:"log,omitempty"` // whose entry that is, where the log is a closed one
 	Reason string `json:"reason"`
 }
 
@@ -52,7 +53,7 @@ func Check(ctx context.Context, s *store.Store, dir string) (Rows, error) {
 		return c.run()
 	})
 	if e, ok := errors.AsType[*store.ErrTokenState](err); ok {
-		found.Findings, found.Wrong, err = append(found.Findings, Finding{e.Name, -1, e.Error()}), found.Wrong+1, nil
+		found.Findings, found.Wrong, err = append(found.Findings, Finding{Row: e.Name, Entry: -1, Reason: e.Error()}), found.Wrong+1, nil
 	}
 	return found, err
 }
@@ -66,6 +67,8 @@ type check struct {
 	found *Rows
 	parts [partitions]partition
 	wrong map[nameHash]*Finding // whose names are to be found
+
+	begins []int64 // where each log's entries begin
 }
 
 // nameHash stands for a name.
@@ -80,7 +83,7 @@ func hashName(name string) (h nameHash) {
 // claim is what an entry says of a row, or, with the entry ofRow or superseded, what the row is.
 type claim struct {
 	name  nameHash
-	entry int64
+	entry int64 // counted through all logs, in their order
 	hash  [32]byte
 }
 
@@ -118,11 +121,22 @@ func (c *check) run() error {
 	return c.name()
 }
 
-// entries calls f with what each entry says of each row.
+// entries calls f with what each entry of each log says of each row.
 func (c *check) entries(f func(name string, entry int64, hash [32]byte) error) error {
-	c.found.Entries = 0
+	c.found.Entries, c.begins = 0, nil
+	for n := range c.q.Log() + 1 {
+		c.begins = append(c.begins, c.found.Entries)
+		if err := c.entriesIn(c.q.InLog(n), c.found.Entries, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entriesIn does so for one log, whose first entry is counted as begin.
+func (c *check) entriesIn(log store.Queries, begin int64, f func(name string, entry int64, hash [32]byte) error) error {
 	for {
-		list, err := c.q.LedgerEntries(c.found.Entries, page)
+		list, err := log.LedgerEntries(c.found.Entries-begin, page)
 		if err != nil || len(list) == 0 {
 			return err
 		}
@@ -138,12 +152,12 @@ func (c *check) entries(f func(name string, entry int64, hash [32]byte) error) e
 				if err != nil {
 					return fmt.Errorf("entry %d: %w", e.Index, err)
 				}
-				if err := f(name, e.Index, hash); err != nil {
+				if err := f(name, begin+e.Index, hash); err != nil {
 					return err
 				}
 			}
 		}
-		c.found.Entries = list[len(list)-1].Index + 1
+		c.found.Entries = begin + list[len(list)-1].Index + 1
 	}
 }
 
@@ -202,7 +216,32 @@ func (c *check) name() error {
 	if err := c.q.CoveredRows(func(name, _ string) error { see(name); return nil }); err != nil {
 		return err
 	}
-	return c.entries(func(name string, _ int64, _ [32]byte) error { see(name); return nil })
+	if err := c.entries(func(name string, _ int64, _ [32]byte) error { see(name); return nil }); err != nil {
+		return err
+	}
+	return c.place()
+}
+
+// place turns the counts of entries into their places in their logs.
+func (c *check) place() error {
+	closed, err := c.q.ClosedLogs()
+	if err != nil {
+		return err
+	}
+	for i := range c.found.Findings {
+		f := &c.found.Findings[i]
+		for n := len(c.begins) - 1; n >= 0; n-- {
+			if f.Entry < c.begins[n] {
+				continue
+			}
+			f.Entry -= c.begins[n]
+			if n < len(closed) {
+				f.Log = closed[n].Origin
+			}
+			break
+		}
+	}
+	return nil
 }
 
 func (c *check) close() {

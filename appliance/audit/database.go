@@ -9,10 +9,11 @@ import (
 )
 
 // Database is the log in a state directory's database. What is stored of the tree is checked too. Key is the verifier key
-// that lies beside it; it may be empty where one is pinned.
+// that lies beside it; it may be empty where one is pinned. Log is the log's number: 0 for the first one.
 type Database struct {
 	Store *store.Store
 	Key   string
+	Log   int64
 }
 
 // page is how many rows are read at once.
@@ -28,7 +29,7 @@ type rows struct {
 }
 
 func (d Database) read(ctx context.Context, w *walk) error {
-	r := &rows{walk: w, read: d.Store.Read(ctx)}
+	r := &rows{walk: w, read: d.Store.Read(ctx).InLog(d.Log)}
 	entered, err := r.read.LedgerSize() // before the checkpoint, which commits with its entries
 	if err != nil {
 		return fmt.Errorf("read the log's size: %w", err)

@@ -17,6 +17,7 @@ import (
 
 // Part is what of a log is exported.
 type Part struct {
+	Log  int64    // number of the log; 0 for the first one
 	Key  string   // the log's verifier key; its name is the log's
 	From int64    // first entry; the bundle begins with its tile
 	To   int64    // entries before this one; the bundle ends with the checkpoint that covers them. 0: all
@@ -41,7 +42,7 @@ type exporter struct {
 
 // Export writes a part of a stored log. Entries that are committed meanwhile are not in it.
 func Export(ctx context.Context, w io.Writer, s *store.Store, part Part) (Manifest, error) {
-	e := &exporter{read: s.Read(ctx), out: NewArchive(w), witnesses: part.Witnesses}
+	e := &exporter{read: s.Read(ctx).InLog(part.Log), out: NewArchive(w), witnesses: part.Witnesses}
 	if e.witnesses == "" {
 		e.witnesses = "# No witness is configured: nothing outside the appliance has signed these checkpoints.\nquorum none\n"
 	}
@@ -100,7 +101,7 @@ func (e *exporter) findBirths(resources []string) error {
 			return err
 		}
 		for _, entry := range entries {
-			if entry.Index < e.manifest.Size {
+			if entry.Log == e.read.Log() && entry.Index < e.manifest.Size {
 				e.births = append(e.births, entry)
 			}
 		}

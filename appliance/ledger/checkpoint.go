@@ -12,6 +12,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/transparency-dev/formats/log"
 	formatsnote "github.com/transparency-dev/formats/note"
@@ -88,6 +89,12 @@ func VerifierKey(name string, public *ecdsa.PublicKey) (string, error) {
 	sum := sha256.Sum256(spki)
 	return fmt.Sprintf("%s+%08x+%s", name, binary.BigEndian.Uint32(sum[:]),
 		base64.StdEncoding.EncodeToString(append([]byte{noteECDSA}, spki...))), nil
+}
+
+// KeyNamed returns the same public key for another log's name. The hash in a key of type 0x02 does not depend on the name.
+func KeyNamed(vkey, name string) string {
+	_, rest, _ := strings.Cut(vkey, "+")
+	return name + "+" + rest
 }
 
 // noteECDSA is the signature type of ECDSA with SHA-256 in C2SP signed-note.

@@ -33,8 +33,8 @@ const crashOrigin = "finpay.test/crash/2026"
 var places = []string{"commit: begun", "commit: a unit has run", "commit: entries made", "commit: registry written", "commit: an entry written",
 	"commit: entries written", "commit: signed", "commit: before COMMIT", "commit: after COMMIT", "commit: a caller has its answer"}
 
-// writers is how many change something at once.
-const writers = 16
+// crashWriters is how many change something at once.
+const crashWriters = 16
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("FINPAY_CRASH_WRITER"); dir != "" {
@@ -71,7 +71,7 @@ func write(dir string) error {
 		return err
 	}
 	var all sync.WaitGroup
-	for w := range writers {
+	for w := range crashWriters {
 		all.Go(func() {
 			for n := 0; ; n++ {
 				id := fmt.Sprintf("%s-%d-%d", os.Getenv("FINPAY_CRASH_RUN"), w, n)

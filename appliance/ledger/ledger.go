@@ -15,7 +15,7 @@
 //
 // # What is not
 //
-// An old copy of the whole database, put back, is not noticed from inside.
+// An old copy of the whole database, put back, is not noticed from inside: [Config] takes what is known of the log outside.
 package ledger
 
 import (
@@ -44,6 +44,9 @@ var (
 	ErrUnavailable = errors.New("ledger: cannot commit now")
 	// ErrDamaged means that the log does not agree with its own signed head.
 	ErrDamaged = errors.New("ledger: the log does not match its signed checkpoint")
+	// ErrBehind means that more of the log is known outside than this database has: it is an old copy, or one whose history
+	// was another. To go on would sign a second log of the same name.
+	ErrBehind = errors.New("ledger: the database is not the newest")
 	// ErrUncovered means that a unit wrote rows without recording an entry.
 	ErrUncovered = errors.New("ledger: rows were written without an entry")
 )
@@ -62,8 +65,10 @@ type Config struct {
 	// Witnessable signs what is published a second time, with Ed25519, which public witnesses require. It may be nil:
 	// then the log cannot be witnessed.
 	Witnessable crypto.Signer
-	Now         func() time.Time
-	Log         *slog.Logger
+	// Known are checkpoints of this log, or of one that it may have followed, that were kept outside of the database.
+	Known [][]byte
+	Now   func() time.Time
+	Log   *slog.Logger
 }
 
 // Ledger is an open log. It is safe for concurrent use.
@@ -116,9 +121,24 @@ func (tx *Tx) Record(e Entry) {
 	tx.entries = append(tx.entries, e)
 }
 
-// Open verifies the log's own tail against its signed head and starts the committer. The caller ends it with
-// [Ledger.Close].
+// Open verifies the log's own tail against its signed head, and that head against what is known outside, and starts the
+// committer. The caller ends it with [Ledger.Close].
 func Open(ctx context.Context, s *store.Store, cfg Config) (*Ledger, error) {
+	l, err := newLedger(s, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if l.head, err = l.verifiedHead(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.holdKnown(ctx); err != nil {
+		return nil, err
+	}
+	go l.run()
+	return l, nil
+}
+
+func newLedger(s *store.Store, cfg Config) (*Ledger, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -135,10 +155,6 @@ func Open(ctx context.Context, s *store.Store, cfg Config) (*Ledger, error) {
 		return nil, err
 	}
 	l.note = newSigner(cfg.Origin, cfg.Signer, l.vkey)
-	if l.head, err = l.verifiedHead(ctx); err != nil {
-		return nil, err
-	}
-	go l.run()
 	return l, nil
 }
 

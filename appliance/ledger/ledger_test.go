@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -25,7 +24,6 @@ import (
 	"github.com/transparency-dev/formats/proof"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
-	"golang.org/x/sys/unix"
 
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/pci"
@@ -412,23 +410,11 @@ func TestACheckpointHasOneForm(t *testing.T) {
 func TestAFullDiskIsAnErrorThatPasses(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, newKey(t))
-	var before unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &before); err != nil {
-		t.Fatal(err)
-	}
-	signal.Ignore(unix.SIGXFSZ) // a write past the limit then fails, as on a full disk
-	defer signal.Reset(unix.SIGXFSZ)
 	wal, err := os.Stat(filepath.Join(dir, store.FileName+"-wal"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: uint64(wal.Size()) + 5000, Max: before.Max}); err != nil {
-		t.Fatal(err)
-	}
-	_, err = l.Commit(t.Context(), issue(1))
-	if resetErr := unix.Setrlimit(unix.RLIMIT_FSIZE, &before); resetErr != nil {
-		t.Fatal(resetErr)
-	}
+	withRoom(t, wal.Size()+5000, func() { _, err = l.Commit(t.Context(), issue(1)) })
 	if !errors.Is(err, ErrUnavailable) {
 		t.Errorf("a full disk: %v, want ErrUnavailable", err)
 	}

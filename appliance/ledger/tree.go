@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/bits"
 
@@ -127,32 +126,39 @@ type Proven struct {
 	Index int64
 	Entry []byte // canonical JSON
 	Proof []byte // C2SP tlog-proof: index, hashes, signed checkpoint
+	Key   string // verifier key of its log, where that is a closed one
 }
 
-// EntriesOf returns every entry about a resource with its proof of inclusion under the newest checkpoint.
+// EntriesOf returns every entry about a resource with its proof of inclusion under the newest checkpoint of its log.
 func (l *Ledger) EntriesOf(ctx context.Context, resource string) ([]Proven, error) {
 	read := l.store.Read(ctx)
-	size, text, err := read.LedgerCheckpoint()
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
 	entries, err := read.LedgerEntriesOf(resource)
 	if err != nil {
 		return nil, err
 	}
+	closed, err := read.ClosedLogs()
+	if err != nil {
+		return nil, err
+	}
+	heads := make(map[int64]store.LedgerCheckpoint) // read after the entries, so they cover them
 	var proven []Proven
 	for _, e := range entries {
-		if e.Index >= size {
-			break // committed since the checkpoint was read
+		read := read.InLog(e.Log)
+		head, ok := heads[e.Log]
+		if !ok {
+			if head.Size, head.Note, err = read.LedgerCheckpoint(); err != nil {
+				return nil, err
+			}
+			heads[e.Log] = head
 		}
-		proof, err := Prove(read, e.Index, size, text)
-		if err != nil {
+		p := Proven{Index: e.Index, Entry: e.Entry}
+		if p.Proof, err = Prove(read, e.Index, head.Size, head.Note); err != nil {
 			return nil, err
 		}
-		proven = append(proven, Proven{Index: e.Index, Entry: e.Entry, Proof: proof})
+		if e.Log < int64(len(closed)) {
+			p.Key = closed[e.Log].Key
+		}
+		proven = append(proven, p)
 	}
 	return proven, nil
 }

@@ -227,7 +227,7 @@ func (s *Service) step(ctx context.Context, p *store.Payment, a *store.Attempt, 
 		if err := putEvent(tx, event, current, a, now); err != nil {
 			return err
 		}
-		tx.Record(s.entry(event, "system", "local", outcome, current, a))
+		tx.Record(entryOf(event, "system", "local", outcome, current, a))
 		*p = current
 		return nil
 	})
@@ -268,17 +268,25 @@ func (s *Service) finishWith(ctx context.Context, p store.Payment, a store.Attem
 
 // eventTypes are the transitions of which merchants are told.
 var eventTypes = map[string]bool{
-	"payment.captured":      true,
-	"payment.declined":      true,
-	"payment.indeterminate": true,
-	"payment.reversed":      true,
-	"payment.expired":       true,
+	"payment.captured":          true,
+	"payment.declined":          true,
+	"payment.indeterminate":     true,
+	"payment.reversed":          true,
+	"payment.expired":           true,
+	"payment.restored":          true,
+	"payment.resolved_captured": true,
+	"payment.resolved_failed":   true,
 }
 
-// eventName is what merchants read: for them a reversed payment has failed.
+// eventName is what merchants read: where a payment stands now. For them a reversed payment has failed.
 func eventName(event string) string {
-	if event == "payment.reversed" {
+	switch event {
+	case "payment.reversed", "payment.resolved_failed":
 		return "payment." + string(api.StatusFailed)
+	case "payment.resolved_captured":
+		return "payment." + string(api.StatusCaptured)
+	case "payment.restored":
+		return "payment." + string(api.StatusIndeterminate)
 	}
 	return event
 }

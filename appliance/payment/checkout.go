@@ -180,7 +180,7 @@ func (s *Service) enter(ctx context.Context, p *store.Payment, card pci.CardRef,
 			Steps: issued.Steps, Image: issued.Image, Card: issued.Card, Status: store.TokenActive, CreatedAt: now}); err != nil {
 			return err
 		}
-		tx.Record(s.entry("payment.card_entered", "shopper", origin, ledger.Success, current, &a))
+		tx.Record(entryOf("payment.card_entered", "shopper", origin, ledger.Success, current, &a))
 		*p = current
 		return nil
 	})

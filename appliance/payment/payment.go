@@ -151,7 +151,7 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 				return err
 			}
 		}
-		tx.Record(s.entry("payment.created", "key:"+caller.KeyID, caller.Origin, ledger.Success, p, nil))
+		tx.Record(entryOf("payment.created", "key:"+caller.KeyID, caller.Origin, ledger.Success, p, nil))
 		return nil
 	})
 	if errors.Is(err, errRepeat) {
@@ -253,7 +253,7 @@ func (s *Service) Receipt(ctx context.Context, caller api.Caller, id string) (ap
 	}
 	receipt := api.Receipt{Payment: p.ID, Origin: s.cfg.Ledger.Origin(), VerifierKey: s.cfg.Ledger.VerifierKey(), Entries: []api.ReceiptEntry{}}
 	for _, e := range proven {
-		receipt.Entries = append(receipt.Entries, api.ReceiptEntry{Index: e.Index, Entry: string(e.Entry), Proof: string(e.Proof)})
+		receipt.Entries = append(receipt.Entries, api.ReceiptEntry{Index: e.Index, Entry: string(e.Entry), Proof: string(e.Proof), VerifierKey: e.Key})
 	}
 	return receipt, nil
 }
@@ -308,8 +308,8 @@ func (s *Service) payable(p store.Payment) bool {
 	return open && p.Attempts < s.cfg.Attempts && s.cfg.Now().Before(p.ExpiresAt)
 }
 
-// entry describes a step of a payment for the record.
-func (s *Service) entry(kind, actor, origin, outcome string, p store.Payment, a *store.Attempt) ledger.Entry {
+// entryOf describes a step of a payment for the record.
+func entryOf(kind, actor, origin, outcome string, p store.Payment, a *store.Attempt) ledger.Entry {
 	data := map[string]any{"merchant": p.MerchantID, "status": p.Status, "amount": p.Amount.Minor, "currency": string(p.Amount.Currency)}
 	if a != nil {
 		data["attempt"] = a.N

@@ -227,7 +227,7 @@ func (s *Service) expire(ctx context.Context) error {
 			if err := putEvent(tx, "payment.expired", current, nil, now); err != nil {
 				return err
 			}
-			tx.Record(s.entry("payment.expired", "system", "local", ledger.Failure, current, nil))
+			tx.Record(entryOf("payment.expired", "system", "local", ledger.Failure, current, nil))
 			return nil
 		})
 		if err != nil {

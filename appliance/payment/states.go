@@ -28,6 +28,11 @@ var transitions = []struct {
 	{api.StatusAuthorizing, "payment.indeterminate", api.StatusIndeterminate}, // its reversal is due from the same commit on
 	{api.StatusIndeterminate, "payment.reversed", api.StatusFailed},
 	{api.StatusCreated, "payment.expired", api.StatusExpired},
+	{api.StatusCreated, "payment.restored", api.StatusIndeterminate}, // from a copy: it may have been paid since
+	{api.StatusDeclined, "payment.restored", api.StatusIndeterminate},
+	{api.StatusAuthenticating, "payment.restored", api.StatusIndeterminate},
+	{api.StatusIndeterminate, "payment.resolved_captured", api.StatusCaptured}, // people have asked the acquirer
+	{api.StatusIndeterminate, "payment.resolved_failed", api.StatusFailed},
 }
 
 // move changes the payment's status by an event, or says that the event has no place there.
@@ -53,6 +58,7 @@ const (
 	attemptAbandoned      = "abandoned" // nothing was sent to the acquirer
 	attemptIndeterminate  = "indeterminate"
 	attemptReversed       = "reversed"
+	attemptUnknown        = "unknown" // a restored database does not say what became of it
 )
 
 // declineReasons names the acquirer's response codes (ISO 8583:1987 DE 39) that a shopper can do something about.

@@ -98,6 +98,12 @@ func (q Queries) PaymentsInStatus(status string, expireBefore time.Time, limit i
 	return q.payments("WHERE status = ? AND expires_at < ? ORDER BY expires_at LIMIT ?", status, formatTime(expireBefore), limit)
 }
 
+// PayablePayments returns payments that a shopper could still pay at a time, or was about to: oldest first.
+func (q Queries) PayablePayments(at time.Time, attempts, limit int) ([]Payment, error) {
+	return q.payments("WHERE status = 'authenticating' OR (expires_at > ? AND (status = 'created' OR (status = 'declined' AND attempts < ?))) ORDER BY id LIMIT ?",
+		formatTime(at), attempts, limit)
+}
+
 func (q Queries) payments(clause string, args ...any) ([]Payment, error) {
 	rows, err := q.q.QueryContext(q.ctx, "SELECT "+paymentColumns+" FROM payments "+clause, args...)
 	if err != nil {
@@ -206,6 +212,11 @@ func (tx *Tx) Next(name string) (int64, error) {
 	err := tx.insert(&value, `INSERT INTO sequences (name, value) VALUES (?, 1)
 		ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value`, name)
 	return value, err
+}
+
+// Advance skips values of every sequence whose name begins so.
+func (tx *Tx) Advance(prefix string, by int64) error {
+	return tx.Exec("UPDATE sequences SET value = value + ? WHERE substr(name, 1, ?) = ?", by, len(prefix), prefix)
 }
 
 // Idempotent is the first request under an idempotency key.

@@ -6,6 +6,8 @@
 //
 // # What is promised
 //
+// A database has one open log and the closed ones that it has followed; what reads or writes the log means the open one.
+//
 // A committed transaction survives a crash and a power cut (WAL, synchronous=FULL). One process writes: a second
 // one that opens the same directory for writing is refused.
 //
@@ -28,6 +30,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/mattn/go-sqlite3"
@@ -76,6 +79,7 @@ type Store struct {
 	tokens  *runs.Tree // nil in a store that only reads: another process moves the records
 	domains domains
 
+	log      atomic.Int64    // number of the log that is open
 	retiring map[uint32]bool // versions of the tokenization key under which no token is issued any more; of the writer
 }
 
@@ -108,7 +112,11 @@ func OpenReadOnly(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return &Store{readers: readers}, nil
+	s := &Store{readers: readers}
+	if err := s.loadOpen(context.Background()); err != nil {
+		return nil, errors.Join(fmt.Errorf("open %s: %w", path, err), readers.Close())
+	}
+	return s, nil
 }
 
 func (s *Store) open(ctx context.Context, path string, cfg runs.Config) error {
@@ -138,6 +146,9 @@ func (s *Store) open(ctx context.Context, path string, cfg runs.Config) error {
 	}
 	s.readers.SetMaxOpenConns(8)
 	s.readers.SetMaxIdleConns(8)
+	if err := s.loadOpen(ctx); err != nil {
+		return err
+	}
 	if err := s.loadRetiring(ctx); err != nil {
 		return err
 	}
@@ -204,7 +215,9 @@ func (s *Store) Ping(ctx context.Context) error {
 }
 
 // Read returns the queries, each bounded by ctx.
-func (s *Store) Read(ctx context.Context) Queries { return Queries{ctx: ctx, q: s.readers, store: s} }
+func (s *Store) Read(ctx context.Context) Queries {
+	return Queries{ctx: ctx, q: s.readers, store: s, log: s.log.Load()}
+}
 
 // Queries are the reading statements, outside or inside a transaction.
 type Queries struct {
@@ -214,6 +227,7 @@ type Queries struct {
 	store    *Store
 	tx       *Tx       // whose rows are seen too; nil outside
 	snapshot *sql.Conn // that holds one state of the database; nil outside of [Store.Snapshot]
+	log      int64     // whose entries are meant
 }
 
 type querier interface {

@@ -43,7 +43,7 @@ func (s *Store) Snapshot(ctx context.Context, f func(Queries) error) error {
 		return translate(err)
 	}
 	defer func() { _, _ = conn.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") }()
-	return f(Queries{ctx: ctx, q: conn, store: s, snapshot: conn})
+	return f(Queries{ctx: ctx, q: conn, store: s, snapshot: conn, log: s.log.Load()})
 }
 
 // Token returns one issued token of a domain, or [ErrNotFound].

@@ -37,7 +37,7 @@ type unit struct {
 // Begin opens the transaction. The caller is the only writer, and ends it with [Tx.Commit] or [Tx.Rollback].
 func (s *Store) Begin() (*Tx, error) {
 	tx := &Tx{writing: s.writing, touched: make(map[string]string), tokens: s.tokens.Writer(s.conn)}
-	tx.Queries = Queries{ctx: context.Background(), q: lookUps{s.conn}, store: s, tx: tx}
+	tx.Queries = Queries{ctx: context.Background(), q: lookUps{s.conn}, store: s, tx: tx, log: s.log.Load()}
 	if err := tx.Exec("BEGIN IMMEDIATE"); err != nil {
 		return nil, err
 	}
@@ -94,6 +94,7 @@ func (tx *Tx) Rewind(m Mark) error {
 	tx.counts = tx.counts[:m.counts]
 	tx.touched = make(map[string]string)
 	tx.domains = nil // SQLite knows which of them are left
+	tx.log = tx.store.log.Load()
 	if !ended.saved || !tx.Open() {
 		return nil
 	}
@@ -128,7 +129,10 @@ func (tx *Tx) Commit() error {
 }
 
 // Committed makes what the transaction has written visible to readers, after a COMMIT.
-func (tx *Tx) Committed() error { return tx.tokens.Committed() }
+func (tx *Tx) Committed() error {
+	tx.store.log.Store(tx.log)
+	return tx.tokens.Committed()
+}
 
 // Rollback undoes the whole transaction, which SQLite may have done already.
 func (tx *Tx) Rollback() error {

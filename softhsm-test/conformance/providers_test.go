@@ -18,6 +18,6 @@ func TestNSS(t *testing.T) {
 	token := softhsmtest.NSSToken(t)
 	testProvider(t, provider{
 		profile: "nss", module: token.Module, label: token.Label, pin: token.PIN, wrongPIN: "another", argument: token.InitArgument,
-		lacks: []hsm.Role{"ledger-ed25519"}, replaces: true,
+		lacks: []hsm.Role{"ledger-ed25519", hsm.RoleHead}, replaces: true,
 	})
 }

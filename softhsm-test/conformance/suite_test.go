@@ -121,6 +121,7 @@ func testProvider(t *testing.T, p provider) {
 			{"KMS", testKMS},
 			{"key exchange", testKeyExchange},
 			{"objects", testObjects},
+			{"data", testData},
 			{"concurrent use", testConcurrentUse},
 			{"measurement", testMeasurement},
 		} {
@@ -160,7 +161,7 @@ func testCapabilities(t *testing.T, p provider, engine *hsm.Engine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(rows) != len(specs)+1 || rows[len(specs)].Role != hsm.RoleCustody {
+	if len(rows) != len(specs)+2 || rows[len(specs)].Role != hsm.RoleCustody || rows[len(specs)+1].Role != hsm.RoleHead {
 		t.Fatalf("%d rows: %+v", len(rows), rows)
 	}
 	for _, row := range rows {
@@ -574,6 +575,51 @@ func testObjects(t *testing.T, _ provider, engine *hsm.Engine) {
 	}
 	if err := objects.Destroy(t.Context(), second); err != nil {
 		t.Error(err)
+	}
+}
+
+// testData keeps what outlives the process, which another client sees too.
+func testData(t *testing.T, p provider, engine *hsm.Engine) {
+	const label = "finpay test"
+	if !p.has(hsm.RoleHead) {
+		if err := engine.PutData(t.Context(), label, []byte("x")); !errors.Is(err, hsm.ErrNoDataObjects) {
+			t.Errorf("kept, where there are no data objects: %v", err)
+		}
+		if values, err := engine.Data(t.Context(), label); len(values) != 0 || err != nil {
+			t.Errorf("refused, and there: %q, %v", values, err)
+		}
+		return
+	}
+	module, session := another(t, p)
+	of := func() (handles []pkcs11.ObjectHandle) {
+		template := []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_DATA), pkcs11.NewAttribute(pkcs11.CKA_LABEL, label)}
+		if err := module.FindObjectsInit(session, template); err != nil {
+			t.Fatal(err)
+		}
+		handles, _, err := module.FindObjects(session, 10)
+		if err := errors.Join(err, module.FindObjectsFinal(session)); err != nil {
+			t.Fatal(err)
+		}
+		return handles
+	}
+	for _, value := range [][]byte{[]byte("first"), bytes.Repeat([]byte("second, and longer "), 50), []byte("3")} {
+		if err := engine.PutData(t.Context(), label, value); err != nil {
+			t.Fatal(err)
+		}
+		if values, err := engine.Data(t.Context(), label); err != nil || len(values) != 1 || !bytes.Equal(values[0], value) {
+			t.Errorf("%q, %v", values, err)
+		}
+		if n := len(of()); n != 1 {
+			t.Errorf("another client sees %d objects", n)
+		}
+	}
+	for _, handle := range of() {
+		if err := module.DestroyObject(session, handle); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if values, err := engine.Data(t.Context(), label); len(values) != 0 || err != nil {
+		t.Errorf("destroyed, and there: %q, %v", values, err)
 	}
 }
 

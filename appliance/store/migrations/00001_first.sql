@@ -220,6 +220,18 @@ CREATE TABLE ledger_checkpoints (
     note BLOB NOT NULL
 ) STRICT;
 
+-- Logs that others have followed. Their entries, nodes and checkpoints are in the same tables: log n has the numbers from
+-- n * 2^40 on, and the open one is that after the last row here.
+CREATE TABLE closed_logs (
+    n         INTEGER PRIMARY KEY,
+    origin    TEXT NOT NULL UNIQUE,
+    key       TEXT NOT NULL,               -- verifier key, of C2SP signed-note
+    size      INTEGER NOT NULL,
+    note      BLOB NOT NULL,               -- its last checkpoint
+    successor TEXT NOT NULL UNIQUE,
+    closed_at TEXT NOT NULL
+) STRICT;
+
 -- What witnesses have signed of a checkpoint.
 CREATE TABLE ledger_cosignatures (
     size INTEGER NOT NULL REFERENCES ledger_checkpoints (size),
@@ -269,6 +281,7 @@ DROP TABLE recipients;
 DROP TABLE token_imports;
 DROP TABLE token_bounds;
 DROP TABLE ledger_cosignatures;
+DROP TABLE closed_logs;
 DROP TABLE ledger_checkpoints;
 DROP TABLE ledger_nodes;
 DROP TABLE ledger_entries;
