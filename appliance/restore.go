@@ -48,7 +48,7 @@ func (c restoreCommand) Run(ctx context.Context, g globals) error {
 		return fmt.Errorf("the database was restored, and cannot be opened: %w", err)
 	}
 	failpoint.Here("before restored head")
-	err = r.writeKeys(n)
+	err = n.writeLogKeys(r.cfg.State())
 	if err := errors.Join(err, n.close()); err != nil {
 		return fmt.Errorf("the database was restored, and not all that belongs to it: %w", err)
 	}
@@ -244,19 +244,6 @@ func lastEntered(read store.Queries) (time.Time, error) {
 		return time.Time{}, err
 	}
 	return entryTime(read, size-1)
-}
-
-// writeKeys writes the log's public keys, under its new name, into the files beside the database.
-func (r *restoration) writeKeys(n *node) error {
-	for name, key := range map[string]string{verifierKeyFile: n.ledger.VerifierKey(), witnessKeyFile: n.ledger.WitnessKey()} {
-		if key == "" {
-			continue
-		}
-		if err := replaceFile(filepath.Join(r.cfg.State(), name), []byte(key+"\n"), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (r *restoration) print() {
