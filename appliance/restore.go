@@ -48,7 +48,7 @@ func (c restoreCommand) Run(ctx context.Context, g globals) error {
 		return fmt.Errorf("the database was restored, and cannot be opened: %w", err)
 	}
 	failpoint.Here("before restored head")
-	err = r.writeKeys(n)
+	err = n.writeLogKeys(r.cfg.State())
 	if err := errors.Join(err, n.close()); err != nil {
 		return fmt.Errorf("the database was restored, and not all that belongs to it: %w", err)
 	}
@@ -229,22 +229,13 @@ func (r *restoration) openLog(ctx context.Context, s *store.Store, settings ledg
 // successor returns a name that no log ever had: a restore that is interrupted and done again must not sign another log under
 // the name of the first.
 func (r *restoration) successor() string {
+	base := r.manifest.Head.Origin
+	if parts := yearInName.FindStringSubmatch(base); parts != nil {
+		base = parts[1] + parts[2] // without what an earlier restore has put behind it
+	}
 	var b [4]byte
 	_, _ = rand.Read(b[:]) // crypto/rand never fails since Go 1.24
-	return fmt.Sprintf("%s/r%s-%x", r.cfg.Ledger.Origin, time.Now().UTC().Format("20060102"), b)
-}
-
-// writeKeys writes the log's public keys, under its new name, into the files beside the database.
-func (r *restoration) writeKeys(n *node) error {
-	for name, key := range map[string]string{verifierKeyFile: n.ledger.VerifierKey(), witnessKeyFile: n.ledger.WitnessKey()} {
-		if key == "" {
-			continue
-		}
-		if err := replaceFile(filepath.Join(r.cfg.State(), name), []byte(key+"\n"), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	return fmt.Sprintf("%s/r%s-%x", base, time.Now().UTC().Format("20060102"), b)
 }
 
 func (r *restoration) print() {

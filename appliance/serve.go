@@ -248,6 +248,9 @@ func (a *appliance) serverTLS() (*tls.Config, error) {
 // serve resolves what an earlier process left, then listens until ctx ends, then stops in order: no new requests,
 // requests in flight, attempts under way, lines, and last what they all stand on.
 func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
+	if err := a.turnYear(time.Now()); err != nil {
+		return err
+	}
 	if err := a.started(ctx); err != nil {
 		return err
 	}
@@ -274,6 +277,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	under.Go(func() error { a.threeDS.Run(deep); return nil })
 	under.Go(func() error { return a.acquirer.Run(deep) })
 	under.Go(func() error { a.webhooks.Run(deep); return nil })
+	under.Go(func() error { a.runYears(deep); return nil })
 	under.Go(func() error { a.tokens.RunRetirements(deep); return nil })
 	under.Go(func() error { return commands.Serve(decisions) })
 	under.Go(func() error { a.checks.run(deep); return nil })

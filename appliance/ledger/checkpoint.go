@@ -32,7 +32,8 @@ func (l *Ledger) Checkpoint(ctx context.Context) ([]byte, error) {
 	if bytes.HasPrefix(l.published, text) {
 		return l.published, nil
 	}
-	verifier, err := formatsnote.NewVerifier(l.vkey)
+	origin := OriginOf(text) // its log's, which may be about to follow the one of the key
+	verifier, err := formatsnote.NewVerifier(KeyNamed(l.VerifierKey(), origin))
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +41,7 @@ func (l *Ledger) Checkpoint(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	second, err := newEd25519Signer(l.cfg.Origin, l.cfg.Witnessable)
+	second, err := newEd25519Signer(origin, l.cfg.Witnessable)
 	if err != nil {
 		return nil, err
 	}

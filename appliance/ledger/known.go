@@ -21,7 +21,7 @@ func (l *Ledger) holdKnown(ctx context.Context) error {
 	read := l.store.Read(ctx)
 	for _, known := range l.cfg.Known {
 		var err error
-		if origin := OriginOf(known); origin == l.cfg.Origin {
+		if origin := OriginOf(known); origin == l.Origin() {
 			err = l.beginsWith(read, known)
 		} else {
 			err = l.followed(read, origin, known)
@@ -35,7 +35,7 @@ func (l *Ledger) holdKnown(ctx context.Context) error {
 
 // beginsWith proves from the stored hashes that the signed head is of a log which begins with a known one.
 func (l *Ledger) beginsWith(read store.Queries, known []byte) error {
-	old, err := OpenCheckpoint(known, l.cfg.Origin, l.vkey)
+	old, err := OpenCheckpoint(known, l.Origin(), l.VerifierKey())
 	if err != nil {
 		return fmt.Errorf("what is kept outside of the database is no checkpoint of its log: %w", err)
 	}
@@ -50,7 +50,7 @@ func (l *Ledger) beginsWith(read store.Queries, known []byte) error {
 	if err != nil {
 		return err
 	}
-	if _, err := VerifyConsistency(known, proof, l.cfg.Origin, l.vkey); err != nil {
+	if _, err := VerifyConsistency(known, proof, l.Origin(), l.VerifierKey()); err != nil {
 		return fmt.Errorf("%w: its first %d entries are not those that were signed: %w", ErrBehind, old.Size, err)
 	}
 	return nil
@@ -59,7 +59,7 @@ func (l *Ledger) beginsWith(read store.Queries, known []byte) error {
 // followed makes sure that this log has come after another one. How much of that one the database has does not matter: whoever
 // closed it has said so in the first entry of its successor.
 func (l *Ledger) followed(read store.Queries, origin string, known []byte) error {
-	if _, err := OpenCheckpoint(known, origin, KeyNamed(l.vkey, origin)); err != nil {
+	if _, err := OpenCheckpoint(known, origin, KeyNamed(l.VerifierKey(), origin)); err != nil {
 		return fmt.Errorf("what is kept outside of the database is no checkpoint under its log's key: %w", err)
 	}
 	before, err := l.before(read)
@@ -67,7 +67,7 @@ func (l *Ledger) followed(read store.Queries, origin string, known []byte) error
 		return err
 	}
 	if !before[origin] {
-		return fmt.Errorf("%w: its log is %s, and since then %s was opened", ErrBehind, l.cfg.Origin, origin)
+		return fmt.Errorf("%w: its log is %s, and since then %s was opened", ErrBehind, l.Origin(), origin)
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func (l *Ledger) firstEntry(read store.Queries, size int64, checkpoint []byte) (
 		return links{}, err
 	}
 	origin := OriginOf(checkpoint)
-	if err := VerifyEntry(0, first[0].Entry, proof, origin, KeyNamed(l.vkey, origin)); err != nil {
+	if err := VerifyEntry(0, first[0].Entry, proof, origin, KeyNamed(l.VerifierKey(), origin)); err != nil {
 		return links{}, fmt.Errorf("%w: the first entry of %s: %w", ErrDamaged, origin, err)
 	}
 	if err := json.Unmarshal(first[0].Entry, &entry); err != nil || entry.Type != Opened {

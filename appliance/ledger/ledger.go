@@ -28,6 +28,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/transparency-dev/formats/log"
@@ -73,12 +74,12 @@ type Config struct {
 
 // Ledger is an open log. It is safe for concurrent use.
 type Ledger struct {
-	cfg   Config
+	cfg   Config // but for the origin, which changes when a log follows this one
 	store *store.Store
-	note  signer
-	vkey  string
+	id    atomic.Pointer[identity]
 
 	queue chan *unit
+	rolls chan *roll
 	done  chan struct{}
 	stop  chan struct{}
 	once  sync.Once
@@ -87,6 +88,13 @@ type Ledger struct {
 
 	publish   sync.Mutex
 	published []byte // the newest checkpoint with both signatures
+}
+
+// identity is the name of the open log, and its key under this name.
+type identity struct {
+	origin string
+	vkey   string
+	note   signer
 }
 
 // unit is one change, waiting for its group.
@@ -145,16 +153,16 @@ func newLedger(s *store.Store, cfg Config) (*Ledger, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	l := &Ledger{cfg: cfg, store: s, queue: make(chan *unit, maxGroup), done: make(chan struct{}), stop: make(chan struct{})}
+	l := &Ledger{cfg: cfg, store: s, queue: make(chan *unit, maxGroup), rolls: make(chan *roll), done: make(chan struct{}), stop: make(chan struct{})}
 	public, ok := cfg.Signer.Public().(*ecdsa.PublicKey)
 	if !ok {
 		return nil, errors.New("ledger: the signing key is not ECDSA")
 	}
-	var err error
-	if l.vkey, err = VerifierKey(cfg.Origin, public); err != nil {
+	vkey, err := VerifierKey(cfg.Origin, public)
+	if err != nil {
 		return nil, err
 	}
-	l.note = newSigner(cfg.Origin, cfg.Signer, l.vkey)
+	l.id.Store(&identity{cfg.Origin, vkey, newSigner(cfg.Origin, cfg.Signer, vkey)})
 	return l, nil
 }
 
@@ -166,7 +174,7 @@ func (l *Ledger) Close() {
 
 // VerifierKey returns the log's public key in note form: name+hash+base64(0x02 ‖ SubjectPublicKeyInfo), where the
 // hash is the first four bytes of SHA-256 over the SubjectPublicKeyInfo (C2SP signed-note, type 0x02).
-func (l *Ledger) VerifierKey() string { return l.vkey }
+func (l *Ledger) VerifierKey() string { return l.id.Load().vkey }
 
 // WitnessKey returns the public key of the Ed25519 signature on published checkpoints, in note form (C2SP signed-note,
 // type 0x01); empty where there is none.
@@ -178,15 +186,15 @@ func (l *Ledger) WitnessKey() string {
 	if !ok {
 		return ""
 	}
-	key, err := note.NewEd25519VerifierKey(l.cfg.Origin, public)
+	key, err := note.NewEd25519VerifierKey(l.Origin(), public)
 	if err != nil {
 		return ""
 	}
 	return key
 }
 
-// Origin returns the log's name.
-func (l *Ledger) Origin() string { return l.cfg.Origin }
+// Origin returns the name of the log that is open.
+func (l *Ledger) Origin() string { return l.id.Load().origin }
 
 // Commit runs apply within the next group and returns when the group is durable and signed. apply runs once, alone
 // among units; it must do no I/O beside tx, and must not call the HSM. ctx bounds the wait for a place in a group
@@ -219,6 +227,8 @@ func (l *Ledger) run() {
 		select {
 		case <-l.stop:
 			return
+		case r := <-l.rolls:
+			r.result <- l.succeed(r.next)
 		case first := <-l.queue:
 			runtime.Gosched() // what can run may have a change for this group; where nothing can, this costs nothing
 			group := []*unit{first}
@@ -256,8 +266,9 @@ func (l *Ledger) commit(group []*unit) {
 // sign makes the checkpoint of a tree. ECDSA is randomised: one tree is signed once, and the note is stored.
 func (l *Ledger) sign(head tree) ([]byte, error) {
 	root := head.root()
-	text := log.Checkpoint{Origin: l.cfg.Origin, Size: uint64(head.size), Hash: root[:]}.Marshal()
-	return note.Sign(&note.Note{Text: string(text)}, l.note)
+	id := l.id.Load()
+	text := log.Checkpoint{Origin: id.origin, Size: uint64(head.size), Hash: root[:]}.Marshal()
+	return note.Sign(&note.Note{Text: string(text)}, id.note)
 }
 
 // verifiedHead rebuilds the tree's right edge from the stored hashes and holds it against the signed checkpoint.
@@ -281,7 +292,7 @@ func (l *Ledger) verifiedHead(ctx context.Context) (tree, error) {
 	if err != nil {
 		return tree{}, err
 	}
-	checkpoint, err := OpenCheckpoint(text, l.cfg.Origin, l.vkey)
+	checkpoint, err := OpenCheckpoint(text, l.Origin(), l.VerifierKey())
 	if err != nil {
 		return tree{}, err
 	}

@@ -16,7 +16,7 @@ const Opened = "log.opened"
 type Succession struct {
 	Origin string // name of the new log, which none had before
 	Why    string // for auditors
-	By     string // who closes the old one, as entries name an origin
+	By     string // who closes the old one, as entries name an origin; empty for the appliance itself
 	Known  []byte // newest checkpoint of the old log that is known outside of the database; nil for none
 	Data   map[string]any
 }
@@ -34,6 +34,46 @@ type Link struct {
 // between the two is lost, and who reads the log sees how much. It commits both or neither. Nothing else may have the log
 // open.
 func Succeed(ctx context.Context, s *store.Store, cfg Config, next Succession) (*Ledger, error) {
+	l, err := follow(ctx, s, cfg, next)
+	if err != nil {
+		return nil, err
+	}
+	go l.run()
+	return l, nil
+}
+
+// roll is a succession, waiting for the committer.
+type roll struct {
+	next   Succession
+	result chan error
+}
+
+// Succeed closes the log between two groups of changes and goes on in its successor, as the function of this name does. Nothing
+// that waits for its commit notices.
+func (l *Ledger) Succeed(next Succession) error {
+	r := &roll{next, make(chan error, 1)}
+	select {
+	case l.rolls <- r:
+		return <-r.result
+	case <-l.stop:
+		return fmt.Errorf("%w: shutting down", ErrUnavailable)
+	}
+}
+
+func (l *Ledger) succeed(next Succession) error {
+	cfg := l.cfg
+	cfg.Origin = l.Origin()
+	follower, err := follow(context.Background(), l.store, cfg, next)
+	if err != nil {
+		return err
+	}
+	l.id.Store(follower.id.Load())
+	l.head = follower.head
+	return nil
+}
+
+// follow closes the log that cfg names and returns its successor, without a committer.
+func follow(ctx context.Context, s *store.Store, cfg Config, next Succession) (*Ledger, error) {
 	old, err := newLedger(s, cfg)
 	if err != nil {
 		return nil, err
@@ -45,13 +85,13 @@ func Succeed(ctx context.Context, s *store.Store, cfg Config, next Succession) (
 	if err != nil {
 		return nil, fmt.Errorf("the log %s has nothing to follow: %w", cfg.Origin, err)
 	}
-	previous, err := linkTo(note, old.vkey)
+	previous, err := linkTo(note, old.VerifierKey())
 	if err != nil {
 		return nil, err
 	}
 	data := map[string]any{"previous": previous, "why": next.Why}
 	if next.Known != nil {
-		if data["known"], err = linkTo(next.Known, old.vkey); err != nil {
+		if data["known"], err = linkTo(next.Known, old.VerifierKey()); err != nil {
 			return nil, err
 		}
 	}
@@ -64,10 +104,14 @@ func Succeed(ctx context.Context, s *store.Store, cfg Config, next Succession) (
 		return nil, err
 	}
 	results, head, err := l.attempt([]*unit{{apply: func(tx *Tx) error {
-		if err := tx.CloseLog(store.ClosedLog{Origin: previous.Origin, Key: old.vkey, Size: size, Note: note, Successor: next.Origin, ClosedAt: l.cfg.Now()}); err != nil {
+		if err := tx.CloseLog(store.ClosedLog{Origin: previous.Origin, Key: old.VerifierKey(), Size: size, Note: note, Successor: next.Origin, ClosedAt: l.cfg.Now()}); err != nil {
 			return err
 		}
-		tx.Record(Entry{Type: Opened, Actor: "operator", Origin: next.By, Outcome: Success, Resource: "log:" + next.Origin, Data: data})
+		actor, by := "operator", next.By
+		if by == "" {
+			actor, by = "system", "local"
+		}
+		tx.Record(Entry{Type: Opened, Actor: actor, Origin: by, Outcome: Success, Resource: "log:" + next.Origin, Data: data})
 		return nil
 	}}})
 	if err == nil {
@@ -77,7 +121,6 @@ func Succeed(ctx context.Context, s *store.Store, cfg Config, next Succession) (
 		return nil, err
 	}
 	l.head = head
-	go l.run()
 	return l, nil
 }
 

@@ -99,6 +99,7 @@ type Publisher struct {
 	cfg   Config
 	peers []*peer
 
+	origin string      // of the log that the witnesses were last asked about
 	behind time.Time   // since when there are entries that the quorum has not cosigned; zero while there are none
 	open   atomic.Bool // a gap is entered
 }
@@ -181,6 +182,12 @@ func (p *Publisher) Publish(ctx context.Context) error {
 	size, err := sizeOf(checkpoint)
 	if err != nil {
 		return err
+	}
+	if origin := ledger.OriginOf(checkpoint); origin != p.origin { // another log has followed it: witnesses know nothing of that one
+		p.origin, p.behind = origin, time.Time{}
+		for _, w := range p.peers {
+			w.known = 0
+		}
 	}
 	lines, err := read.Cosignatures(size)
 	if err != nil {
