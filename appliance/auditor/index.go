@@ -19,10 +19,10 @@ import (
 
 // Bounds of indexing.
 const (
-	indexBatch = 4096                   // entries of one transaction
-	indexEvery = time.Second            // how often what was entered meanwhile is taken in
-	indexWait  = 3 * time.Second        // how long a search takes entries in before it says that it is too early
-	indexPause = 100 * time.Millisecond // between batches: payments come first
+	indexBatch = 4096            // entries of one transaction
+	indexEvery = time.Second     // how often what was entered meanwhile is taken in
+	indexWait  = 3 * time.Second // how long a search takes entries in before it says that it is too early
+	indexRest  = 9               // times as long as a batch took is rested after it: payments come first
 )
 
 // entry is one entry as it was read.
@@ -87,8 +87,32 @@ const (
 	fieldActor    = "actor"
 )
 
+// indexed is what the index reads of an entry: it goes through all of the log, and does not make maps of it.
+type indexed struct {
+	Type     string `json:"type"`
+	Actor    string `json:"actor"`
+	Outcome  string `json:"outcome"`
+	Resource string `json:"resource"`
+	Time     string `json:"time"`
+	Data     struct {
+		Card any `json:"card"`
+	} `json:"data"`
+}
+
+func readIndexed(row store.LedgerEntry) (postings.Entry, error) {
+	var e indexed
+	if err := json.Unmarshal(row.Entry, &e); err != nil {
+		return postings.Entry{}, fmt.Errorf("%w: entry %d: %w", ledger.ErrDamaged, row.Index, err)
+	}
+	at, err := time.Parse(time.RFC3339Nano, e.Time)
+	if err != nil {
+		return postings.Entry{}, fmt.Errorf("%w: entry %d: %w", ledger.ErrDamaged, row.Index, err)
+	}
+	return postings.Entry{Index: row.Index, Leaf: row.Leaf, At: at, Terms: e.terms()}, nil
+}
+
 // terms are what an entry is found by. Most entries are successes: those are found by looking at them.
-func (e entry) terms() []postings.Term {
+func (e indexed) terms() []postings.Term {
 	terms := []postings.Term{
 		{Field: fieldType, Value: e.Type, Common: true}, {Field: fieldFamily, Value: familyOf(e.Type), Common: true},
 		{Field: fieldActor, Value: e.Actor, Common: true},
@@ -96,7 +120,7 @@ func (e entry) terms() []postings.Term {
 	if e.Resource != "" {
 		terms = append(terms, postings.Term{Field: fieldResource, Value: e.Resource})
 	}
-	if card := e.card(); card != "" {
+	if card, _ := e.Data.Card.(string); card != "" {
 		terms = append(terms, postings.Term{Field: fieldCard, Value: card})
 	}
 	if e.Outcome == ledger.Failure {
@@ -116,7 +140,7 @@ func (s *Service) Run(ctx context.Context) {
 	tick := time.NewTicker(indexEvery)
 	defer tick.Stop()
 	for {
-		if _, err := s.catchUp(ctx, indexPause); err != nil && ctx.Err() == nil {
+		if _, err := s.catchUp(ctx, indexRest); err != nil && ctx.Err() == nil {
 			s.cfg.Log.WarnContext(ctx, "the search index does not follow the log", "error", err)
 		}
 		select {
@@ -141,8 +165,8 @@ func (s *Service) ready(ctx context.Context) (size int64, err error) {
 	return size, nil
 }
 
-// catchUp brings the index to the newest checkpoint, and rests between two batches.
-func (s *Service) catchUp(ctx context.Context, pause time.Duration) (size int64, err error) {
+// catchUp brings the index to the newest checkpoint, and rests between two batches for so many times as long as one took.
+func (s *Service) catchUp(ctx context.Context, rest int) (size int64, err error) {
 	read := s.cfg.Store.Read(ctx)
 	if size, _, err = read.LedgerCheckpoint(); errors.Is(err, store.ErrNotFound) {
 		return 0, nil
@@ -150,14 +174,15 @@ func (s *Service) catchUp(ctx context.Context, pause time.Duration) (size int64,
 		return 0, err
 	}
 	for {
+		began := time.Now()
 		done, err := s.addBatch(ctx, read, size)
 		if err != nil || done {
 			return size, err
 		}
-		if pause == 0 {
+		if rest == 0 {
 			continue
 		}
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(time.Duration(rest) * time.Since(began))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -199,11 +224,9 @@ func (s *Service) addBatch(ctx context.Context, read store.Queries, size int64) 
 	}
 	batch := make([]postings.Entry, len(rows))
 	for i, row := range rows {
-		e, err := readEntry(row)
-		if err != nil {
+		if batch[i], err = readIndexed(row); err != nil {
 			return false, err
 		}
-		batch[i] = postings.Entry{Index: row.Index, Leaf: row.Leaf, At: e.at, Terms: e.terms()}
 	}
 	return from+int64(len(rows)) >= size, s.cfg.Index.Add(ctx, batch)
 }

@@ -58,7 +58,7 @@ var events = map[string]event{
 	"auditor.ended": {entityManagement, deleted}, "auditor.forgotten": {entityManagement, deleted},
 	"api_key.created": {entityManagement, created}, "api_key.revoked": {entityManagement, deleted},
 	"merchant.created": {entityManagement, created}, "recipient.registered": {entityManagement, updated},
-	"import.opened": {entityManagement, created}, "import.closed": {entityManagement, deleted}, "log.started": {entityManagement, created},
+	"import.opened": {entityManagement, created}, "import.closed": {entityManagement, deleted},
 	"key.created": {entityManagement, created}, "key.listed": {entityManagement, created}, "key.announced": {entityManagement, updated},
 	"key.retired": {entityManagement, updated}, "key.destroyed": {entityManagement, deleted}, "key.backed_up": {entityManagement, viewed},
 	"key.restored": {entityManagement, created}, "key.resealed": {entityManagement, updated}, "key.retirement_started": {entityManagement, updated},

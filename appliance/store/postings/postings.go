@@ -117,7 +117,7 @@ func (x *Index) open(ctx context.Context) (err error) {
 		return err
 	}
 	// What a power cut takes is indexed again.
-	source := url.URL{Scheme: "file", Opaque: (&url.URL{Path: x.path}).EscapedPath(), RawQuery: "_journal_mode=WAL&_synchronous=OFF&_busy_timeout=2000"}
+	source := url.URL{Scheme: "file", Opaque: (&url.URL{Path: x.path}).EscapedPath(), RawQuery: "_journal_mode=WAL&_synchronous=OFF&_busy_timeout=2000&_stmt_cache_size=16"}
 	if x.db, err = sql.Open("sqlite3", source.String()); err != nil {
 		return err
 	}
@@ -181,6 +181,10 @@ func (x *Index) Add(ctx context.Context, entries []Entry) error {
 	}
 	x.mu.RLock()
 	defer x.mu.RUnlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx) // one batch is short, and the driver starts a goroutine for each statement that may be cancelled
 	tx, err := x.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
@@ -222,13 +226,8 @@ func addPostings(ctx context.Context, tx *sql.Tx, entries []Entry) error {
 		}
 	}
 	slices.SortFunc(rows, func(a, b posting) int { return cmp.Or(cmp.Compare(a.term, b.term), cmp.Compare(a.index, b.index)) })
-	insert, err := tx.PrepareContext(ctx, "INSERT INTO postings (term, idx) VALUES (?,?) ON CONFLICT DO NOTHING")
-	if err != nil {
-		return err
-	}
-	defer func() { _ = insert.Close() }()
-	for _, row := range rows {
-		if _, err := insert.ExecContext(ctx, row.term, row.index); err != nil {
+	for chunk := range slices.Chunk(rows, rowsAtOnce) {
+		if err := insertPostings(ctx, tx, chunk); err != nil {
 			return err
 		}
 	}
@@ -238,6 +237,18 @@ func addPostings(ctx context.Context, tx *sql.Tx, entries []Entry) error {
 		}
 	}
 	return nil
+}
+
+// rowsAtOnce is how many postings one statement writes: most of the cost of one row is that of its statement.
+const rowsAtOnce = 128
+
+func insertPostings(ctx context.Context, tx *sql.Tx, rows []posting) error {
+	args := make([]any, 0, 2*len(rows))
+	for _, row := range rows {
+		args = append(args, row.term, row.index)
+	}
+	_, err := tx.ExecContext(ctx, "INSERT INTO postings (term, idx) VALUES (?,?)"+strings.Repeat(",(?,?)", len(rows)-1)+" ON CONFLICT DO NOTHING", args...)
+	return err
 }
 
 func addTimes(ctx context.Context, tx *sql.Tx, entries []Entry) error {
