@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/audit"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/appliance/store/postings"
@@ -404,6 +406,39 @@ func (b *bench) holdsNo(texts ...string) {
 				b.t.Errorf("%s has a secret (%v)", file, err)
 			}
 		}
+	}
+}
+
+// Who writes a grant into the database by hand is found out.
+func TestGrantsAreCoveredByEntries(t *testing.T) {
+	b := newBench(t)
+	secret, g, err := b.Link(t.Context(), Operator{"uid:0"}, "Ada Lovelace", time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := b.Open(t.Context(), secret, "192.0.2.9"); err != nil {
+		t.Fatal(err)
+	}
+	check := func() audit.Rows {
+		found, err := audit.Check(t.Context(), b.cfg.Store, t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	if found := check(); found.Wrong != 0 || found.Rows != 1 {
+		t.Errorf("%+v", found)
+	}
+	db, err := sql.Open("sqlite3", filepath.Join(b.dir, store.FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	if _, err := db.ExecContext(t.Context(), "UPDATE auditor_grants SET expires_at = '2040-01-01T00:00:00.000000000Z'"); err != nil {
+		t.Fatal(err)
+	}
+	if found := check(); found.Wrong != 1 || found.Findings[0].Row != "auditor_grants/"+g.ID {
+		t.Errorf("%+v", found)
 	}
 }
 
