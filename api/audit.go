@@ -207,17 +207,17 @@ func searchOf(q map[string]string) (query AuditQuery, err error) {
 		pattern *regexp.Regexp
 		wanted  string
 	}{
-		{"type", &query.Type, typePattern, "a type of entries, such as payment.captured, or its beginning up to the dot, such as payment."},
-		{"resource", &query.Resource, resourcePattern, "a resource as entries name it, such as the id of a payment"},
-		{"card", &query.Card, cardPattern, "a truncated card number, such as 411111******1111"},
-		{"actor", &query.Actor, actorPattern, "an actor as entries name it, such as operator, shopper or key: and the id of an API key"},
+		{"type", &query.Type, typePattern, `a type of entries, such as payment.captured, or its beginning up to the dot, such as "payment."`},
+		{"resource", &query.Resource, resourcePattern, "a resource as entries name it, such as the id of a payment."},
+		{"card", &query.Card, cardPattern, "a truncated card number, such as 411111******1111."},
+		{"actor", &query.Actor, actorPattern, "an actor as entries name it, such as operator, shopper or key: and the id of an API key."},
 	} {
 		value, given := q[f.name]
 		if pci.LooksLikePAN(value) {
 			return query, ErrCardNumber.With("The query parameter %s holds what looks like a card number. Entries have truncated ones only.", f.name)
 		}
 		if given && !f.pattern.MatchString(value) {
-			return query, ErrInvalid.With("The query parameter %s is %s.", f.name, f.wanted)
+			return query, ErrInvalid.With("The query parameter %s is %s", f.name, f.wanted)
 		}
 		*f.to = value
 	}

@@ -85,6 +85,9 @@ func TestBrowserAuditor(t *testing.T) {
 			p.signsIn()
 			for _, page := range []string{"/audit", "/audit?resource=" + id, "/audit/entries/20", "/audit/log"} {
 				p.does("open "+page, chromedp.Navigate(s.cfg.PublicURL+page))
+				if strings.Contains(page, "entries") {
+					p.checks(vkey, "Verified")
+				}
 				if wide := js[int](p, "document.documentElement.scrollWidth"); wide > 320 {
 					p.t.Errorf("%s is %d wide", page, wide)
 				}
