@@ -115,8 +115,6 @@ type Log interface {
 	VerifierKey() string
 	// Tile returns hashes, or entries, of the log (C2SP tlog-tiles).
 	Tile(ctx context.Context, tile Tile) ([]byte, error)
-	// EntryProof returns the proof that an entry is under the newest checkpoint (C2SP tlog-proof).
-	EntryProof(ctx context.Context, index int64) ([]byte, error)
 	// Consistency returns the proof that the log of size to begins with that of size from, in the form in which
 	// C2SP tlog-witness sends one, with the checkpoint of size to. 0 is the newest one's.
 	Consistency(ctx context.Context, from, to int64) ([]byte, error)

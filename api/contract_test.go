@@ -129,16 +129,17 @@ func (a *appliance) Take(r *http.Request, binding string) (pci.CardRef, pci.Ente
 type desk struct {
 	*appliance
 	registry *registry
+	auditing *auditing
 	handler  http.Handler
 	log      *bytes.Buffer
 	now      time.Time
 }
 
 func newDesk(limits Limits) *desk {
-	d := &desk{appliance: &appliance{}, registry: &registry{}, log: &bytes.Buffer{}, now: day}
+	d := &desk{appliance: &appliance{}, registry: &registry{}, auditing: &auditing{}, log: &bytes.Buffer{}, now: day}
 	d.view = CheckoutView{PaymentID: "pay_01", State: CheckoutPayable, Amount: pci.Amount{Minor: 1250, Currency: "EUR"},
 		MerchantName: "Kedai Kopi", Reference: "order-1001", ReturnOrigin: "https://shop.example"}
-	d.handler = New(Config{Keys: d, Payments: d, Tokens: d.registry, Intake: d.registry, Checkout: d, Cards: d, Log: d, Limits: limits,
+	d.handler = New(Config{Keys: d, Payments: d, Tokens: d.registry, Intake: d.registry, Checkout: d, Cards: d, Log: d, Audit: d.auditing, Auditors: d.auditing, Limits: limits,
 		Logger: slog.New(slog.NewTextHandler(d.log, nil)), Now: func() time.Time { return d.now }})
 	return d
 }
@@ -156,7 +157,7 @@ var contract = sync.OnceValues(func() (*openapi3.T, routers.Router) {
 })
 
 func init() {
-	for _, text := range []string{"application/octet-stream", "application/yaml", "application/x-ndjson", "text/html", "text/css"} {
+	for _, text := range []string{"application/octet-stream", "application/yaml", "application/x-ndjson", "text/html", "text/css", "text/javascript"} {
 		openapi3filter.RegisterBodyDecoder(text, openapi3filter.FileBodyDecoder)
 	}
 }

@@ -37,10 +37,13 @@ func (s *server) getVerifierKey(w http.ResponseWriter, _ *http.Request) error {
 
 // getTile serves hashes and entries in the layout of C2SP tlog-tiles. A full tile never changes; a partial one is
 // overtaken by a wider one.
-func (s *server) getTile(w http.ResponseWriter, r *http.Request, _ Caller) error {
+func (s *server) getTile(w http.ResponseWriter, r *http.Request, caller Caller) error {
 	tile, ok := ParseTile(mux.Vars(r)["tile"])
 	if !ok {
 		return ErrNotFound.With("Paths of tiles are those of C2SP tlog-tiles.")
+	}
+	if err := s.cfg.Audit.Tiles(r.Context(), caller.viewer()); err != nil {
+		return err
 	}
 	body, err := s.cfg.Log.Tile(r.Context(), tile)
 	if err != nil {
@@ -52,19 +55,6 @@ func (s *server) getTile(w http.ResponseWriter, r *http.Request, _ Caller) error
 	}
 	_, _ = w.Write(body)
 	return nil
-}
-
-// getEntryProof serves the proof that an entry is in the log (C2SP tlog-proof).
-func (s *server) getEntryProof(w http.ResponseWriter, r *http.Request, _ Caller) error {
-	index, ok := logIndex(mux.Vars(r)["index"])
-	if !ok {
-		return ErrNotFound
-	}
-	proof, err := s.cfg.Log.EntryProof(r.Context(), index)
-	if err != nil {
-		return err
-	}
-	return writeText(w, proof)
 }
 
 // getConsistency serves the proof that a later log begins with all of an earlier one. It shows hashes only, so that

@@ -14,7 +14,7 @@ import (
 
 const auditKey = "fpk_live_audits"
 
-// VerifierKey, Tile, EntryProof and Consistency: the appliance's log has 300 entries.
+// VerifierKey, Tile and Consistency: the appliance's log has 300 entries.
 func (a *appliance) VerifierKey() string { return "finpay.example/log+00000000+AAAA" }
 
 func (a *appliance) Tile(_ context.Context, t Tile) ([]byte, error) {
@@ -22,13 +22,6 @@ func (a *appliance) Tile(_ context.Context, t Tile) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	return []byte(t.Path()), a.err
-}
-
-func (a *appliance) EntryProof(_ context.Context, index int64) ([]byte, error) {
-	if index >= 300 {
-		return nil, ErrNotFound
-	}
-	return []byte("c2sp.org/tlog-proof@v1\n"), a.err
 }
 
 func (a *appliance) Consistency(_ context.Context, from, to int64) ([]byte, error) {
@@ -64,7 +57,7 @@ func TestTiles(t *testing.T) {
 		w := newDesk(Limits{}).send(t, audits("/ledger/tile/"+path))
 		wantProblem(t, w, ErrNotFound, "")
 	}
-	for _, target := range []string{"/ledger/tile/0/000", "/ledger/entries/1/proof"} {
+	for _, target := range []string{"/ledger/tile/0/000", "/v1/audit/entries", "/v1/audit/entries/1", "/v1/audit/export?format=ocsf"} {
 		wantProblem(t, newDesk(Limits{}).send(t, request(http.MethodGet, target, "")), ErrForbidden, "")
 		wantProblem(t, newDesk(Limits{}).send(t, httptest.NewRequest(http.MethodGet, target, nil)), ErrUnauthorized, "")
 	}
@@ -106,14 +99,13 @@ func FuzzParseTile(f *testing.F) {
 }
 
 func TestProofs(t *testing.T) {
-	for _, target := range []string{"/ledger/entries/0/proof", "/ledger/entries/299/proof", "/ledger/consistency?from=0", "/ledger/consistency?from=7&to=300"} {
+	for _, target := range []string{"/ledger/consistency?from=0", "/ledger/consistency?from=7&to=300"} {
 		w := newDesk(Limits{}).send(t, audits(target))
 		if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/plain; charset=utf-8" || w.Header().Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %d %v", target, w.Code, w.Header())
 		}
 	}
 	for target, want := range map[string]*Problem{
-		"/ledger/entries/300/proof": ErrNotFound, "/ledger/entries/-1/proof": ErrNotFound, "/ledger/entries/01/proof": ErrNotFound, "/ledger/entries/x/proof": ErrNotFound,
 		"/ledger/consistency": ErrInvalid, "/ledger/consistency?from=x": ErrInvalid, "/ledger/consistency?from=-1": ErrInvalid, "/ledger/consistency?from=2&to=1": ErrInvalid,
 		"/ledger/consistency?from=0&to=0": ErrInvalid, "/ledger/consistency?from=1&to=01": ErrInvalid, "/ledger/consistency?from=301": ErrNotFound,
 	} {

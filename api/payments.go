@@ -5,6 +5,7 @@ import (
 
 	"github.com/gorilla/mux"
 
+	"github.com/finterra/finpay/api/audit"
 	"github.com/finterra/finpay/api/checkout"
 )
 
@@ -89,6 +90,9 @@ func getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
 
 func getAsset(w http.ResponseWriter, r *http.Request) error {
 	body, mediaType, ok := checkout.Asset(mux.Vars(r)["file"])
+	if !ok {
+		body, mediaType, ok = audit.Asset(mux.Vars(r)["file"])
+	}
 	if !ok {
 		return ErrNotFound
 	}

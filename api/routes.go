@@ -11,7 +11,8 @@ import (
 	"github.com/gorilla/mux"
 )
 
-// Config is what the handlers call and how much they take. Keys, Payments, Tokens, Intake, Checkout, Cards and Log are required.
+// Config is what the handlers call and how much they take. Keys, Payments, Tokens, Intake, Checkout, Cards, Log, Audit and
+// Auditors are required.
 type Config struct {
 	Keys     Keys
 	Payments Payments
@@ -20,6 +21,8 @@ type Config struct {
 	Checkout Checkout
 	Cards    Cards
 	Log      Log
+	Audit    Audit
+	Auditors Auditors
 	Limits   Limits           // zero fields take their defaults
 	Logger   *slog.Logger     // nil means [slog.Default]
 	Now      func() time.Time // for the limits; nil means [time.Now]
@@ -83,11 +86,14 @@ func (s *server) router() http.Handler {
 	s.route(r, "/v1/tokens/{token}/detokenize", methods{http.MethodPost: s.authenticated(ScopeDetokenize, s.detokenize)})
 	s.route(r, "/v1/intake/key", methods{http.MethodGet: s.limited(s.getIntakeKey)})
 	s.route(r, "/v1/domains", methods{http.MethodGet: s.authenticated(ScopeTokens, s.listDomains)})
+	s.route(r, "/v1/audit/entries", methods{http.MethodGet: s.authenticated(ScopeAudit, s.listAuditEntries)})
+	s.route(r, "/v1/audit/entries/{index}", methods{http.MethodGet: s.authenticated(ScopeAudit, s.getAuditEntry)})
+	s.route(r, "/v1/audit/export", methods{http.MethodGet: s.authenticated(ScopeAudit, s.exportAuditEntries)})
+	s.routeAuditors(r)
 	s.route(r, "/ledger/checkpoint", methods{http.MethodGet: s.limited(s.getCheckpoint)})
 	s.route(r, "/ledger/checkpoint/cosigned", methods{http.MethodGet: s.limited(s.getCosigned)})
 	s.route(r, "/ledger/key", methods{http.MethodGet: s.limited(s.getVerifierKey)})
 	s.route(r, "/ledger/tile/{tile:.+}", methods{http.MethodGet: s.authenticated(ScopeAudit, s.getTile)})
-	s.route(r, "/ledger/entries/{index}/proof", methods{http.MethodGet: s.authenticated(ScopeAudit, s.getEntryProof)})
 	s.route(r, "/ledger/consistency", methods{http.MethodGet: s.limited(s.getConsistency)})
 	s.route(r, "/ledger/verify", methods{http.MethodGet: s.limited(getVerifier)})
 	s.route(r, "/checkout/{session}", methods{
@@ -129,7 +135,7 @@ func (s *server) route(r *mux.Router, template string, m methods) {
 	}))
 }
 
-// answer turns a handler's error into a problem document, or into a page where a shopper would see it.
+// answer turns a handler's error into a problem document, or into a page where a person would see it.
 func (s *server) answer(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := h(w, r); err != nil {
@@ -150,10 +156,14 @@ func (s *server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	s.answerProblem(w, r, p)
 }
 
-// answerProblem writes a page for a shopper and a problem document for a program.
+// answerProblem writes a page for a person and a problem document for a program.
 func (s *server) answerProblem(w http.ResponseWriter, r *http.Request, p *Problem) {
-	if isShopper(r) {
+	switch {
+	case isShopper(r):
 		s.refuseShopper(w, r, p)
+		return
+	case isAuditor(r):
+		s.refuseAuditor(w, r, p)
 		return
 	}
 	if p.Status == http.StatusUnauthorized {

@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"github.com/finterra/finpay/appliance/audit"
+	"github.com/finterra/finpay/appliance/auditor"
 	"github.com/finterra/finpay/appliance/bundle"
 	"github.com/finterra/finpay/appliance/ledger"
+	"github.com/finterra/finpay/appliance/siem"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/appliance/witness"
 )
@@ -96,7 +98,8 @@ type exportCommand struct {
 	Log    string `help:"Name of a closed log. Without it, the open one." placeholder:"ORIGIN"`
 	From   string `help:"First entry: its index, or a time (2026-01-31, or RFC 3339). The bundle begins with the 256 entries that it is among." placeholder:"INDEX|TIME"`
 	To     string `help:"Entries before this index or time; the bundle ends with the checkpoint that covers them. Without it, all." placeholder:"INDEX|TIME"`
-	Output string `short:"o" required:"" type:"path" help:"Where to write the bundle. It shows every merchant's business: keep it accordingly." placeholder:"bundle.zip"`
+	Format string `default:"bundle" enum:"bundle,ocsf,syslog" help:"bundle, which can be verified; or lines for systems that watch over others: OCSF events (NDJSON) or syslog messages (RFC 5424)."`
+	Output string `short:"o" required:"" type:"path" help:"Where to write it. It shows every merchant's business: keep it accordingly." placeholder:"bundle.zip"`
 }
 
 // Run writes the bundle.
@@ -110,6 +113,9 @@ func (c exportCommand) Run(ctx context.Context, g globals) error {
 	if err != nil {
 		return err
 	}
+	if c.Format != "bundle" {
+		return c.lines(ctx, s, part)
+	}
 	var made bundle.Manifest
 	if err := writeStream(c.Output, func(w io.Writer) (err error) {
 		made, err = bundle.Export(ctx, w, s, part)
@@ -118,6 +124,28 @@ func (c exportCommand) Run(ctx context.Context, g globals) error {
 		return fmt.Errorf("export: %w", err)
 	}
 	fmt.Printf("%s: entries %d to %d of %s.\nVerify it with: finpay verify %s --key VKEY\n", c.Output, made.From, made.Size-1, made.Origin, c.Output)
+	return nil
+}
+
+// lines writes entries for other systems, exactly those that were asked for: there is no proof that would need their neighbours.
+func (c exportCommand) lines(ctx context.Context, s *store.Store, part bundle.Part) error {
+	read := s.Read(ctx)
+	size, _, err := read.LedgerCheckpoint()
+	if err != nil {
+		return err
+	}
+	if part.To == 0 || part.To > size {
+		part.To = size
+	}
+	if part.From >= part.To {
+		return errors.New("export: there is no entry from --from to --to")
+	}
+	origin, _, _ := strings.Cut(part.Key, "+")
+	lines := auditor.Part{Log: origin, Format: siem.Format(c.Format), First: part.From, End: part.To}
+	if err := writeStream(c.Output, func(w io.Writer) error { return auditor.Lines(read, w, lines) }); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	fmt.Printf("%s: entries %d to %d of %s.\n", c.Output, lines.First, lines.End-1, origin)
 	return nil
 }
 

@@ -28,19 +28,23 @@ type operations struct {
 // table names them.
 func (o *operations) table() map[string]control.Operation {
 	return map[string]control.Operation{
-		"api-key create":    operation(o, o.createAPIKey),
-		"api-key revoke":    operation(o, o.revokeAPIKey),
-		"api-key recipient": operation(o, o.registerRecipient),
-		"key list":          operation(o, o.listKeys),
-		"key rotate":        operation(o, o.rotateKey),
-		"key retire":        operation(o, o.retireKey),
-		"key status":        operation(o, o.keyStatus),
-		"key acknowledge":   operation(o, o.acknowledgeChanges),
-		"import open":       operation(o, o.openImport),
-		"import close":      operation(o, o.closeImport),
-		"import list":       operation(o, o.listImports),
-		"backup":            beside(o.makeBackup),
-		"payment resolve":   operation(o, o.resolvePayment),
+		"api-key create":      operation(o, o.createAPIKey),
+		"api-key revoke":      operation(o, o.revokeAPIKey),
+		"api-key recipient":   operation(o, o.registerRecipient),
+		"key list":            operation(o, o.listKeys),
+		"key rotate":          operation(o, o.rotateKey),
+		"key retire":          operation(o, o.retireKey),
+		"key status":          operation(o, o.keyStatus),
+		"key acknowledge":     operation(o, o.acknowledgeChanges),
+		"auditor link":        operation(o, o.linkAuditor),
+		"auditor certificate": operation(o, o.certifyAuditor),
+		"auditor list":        operation(o, o.listAuditors),
+		"auditor end":         operation(o, o.endAuditor),
+		"import open":         operation(o, o.openImport),
+		"import close":        operation(o, o.closeImport),
+		"import list":         operation(o, o.listImports),
+		"backup":              beside(o.makeBackup),
+		"payment resolve":     operation(o, o.resolvePayment),
 	}
 }
 

@@ -44,18 +44,6 @@ func (l publicLog) Tile(ctx context.Context, tile api.Tile) ([]byte, error) {
 	return ledger.HashTile(read, tile.Level, tile.Index*api.TileWidth, tile.Width)
 }
 
-func (l publicLog) EntryProof(ctx context.Context, index int64) ([]byte, error) {
-	read := l.store.Read(ctx)
-	size, checkpoint, err := read.LedgerCheckpoint()
-	if err != nil {
-		return nil, notThere(err)
-	}
-	if index >= size {
-		return nil, api.ErrNotFound.With("The log has no such entry yet.")
-	}
-	return ledger.Prove(read, index, size, checkpoint)
-}
-
 func (l publicLog) Consistency(ctx context.Context, from, to int64) ([]byte, error) {
 	read := l.store.Read(ctx)
 	size, checkpoint, err := read.LedgerCheckpoint()

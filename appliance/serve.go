@@ -17,10 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/auditor"
 	"github.com/finterra/finpay/appliance/config"
 	"github.com/finterra/finpay/appliance/control"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/payment"
+	"github.com/finterra/finpay/appliance/store/postings"
 	"github.com/finterra/finpay/appliance/tokens"
 	"github.com/finterra/finpay/appliance/webhook"
 	"github.com/finterra/finpay/appliance/witness"
@@ -109,6 +111,8 @@ type appliance struct {
 	tokens   *tokens.Service             // issues them
 	sealed   *intakeKeys
 	intake   *intake.Forms
+	auditors *auditor.Service
+	search   *postings.Index
 
 	operations *operations
 	witnesses  *witness.Publisher // nil where none is configured
@@ -146,6 +150,10 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 		PublicURL: cfg.PublicURL, Session: cfg.Checkout.Session, Attempts: cfg.Checkout.Attempts, Challenge: cfg.ThreeDS.Challenge,
 		UnavailableRefuse: cfg.ThreeDS.Unavailable == "refuse", Log: log,
 	})
+	if a.search, err = postings.Open(ctx, cfg.State()); err != nil {
+		return nil, err
+	}
+	a.auditors = auditor.New(auditor.Config{Store: n.store, Ledger: n.ledger, Index: a.search, Logins: n.merchants, Log: log})
 	return a, nil
 }
 
@@ -285,6 +293,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 		under.Go(func() error { a.witnesses.Run(deep); return nil })
 	}
 	under.Go(func() error { a.node.head.run(deep, a.node.ledger); return nil })
+	under.Go(func() error { a.auditors.Run(deep); return nil })
 	decided := make(chan struct{})
 	go func() {
 		defer close(decided)
@@ -296,7 +305,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	endDecisions()
 	<-decided
 	endDeep()
-	return errors.Join(served, under.Wait(), a.stopped())
+	return errors.Join(served, under.Wait(), a.stopped(), a.search.Close())
 }
 
 // untilTheHSMFails ends serving when the HSM cannot be used any more by this process, so that its supervisor starts
@@ -350,6 +359,8 @@ func (a *appliance) listen(metrics *metrics) (*listeners, error) {
 	if results.ClientCAs, err = pool(x509.NewCertPool(), a.cfg.ThreeDS.CA); err != nil {
 		return nil, fmt.Errorf("three_d_secure.ca: %w", err)
 	}
+	certified := settings.Clone()
+	certified.ClientAuth = tls.RequireAnyClientCert // whose key it is, the register of auditors says
 	l := &listeners{}
 	for _, s := range []struct {
 		setting, address string
@@ -359,7 +370,11 @@ func (a *appliance) listen(metrics *metrics) (*listeners, error) {
 		{"listen", a.cfg.Listen, settings, a.handler()},
 		{"three_d_secure.results_listen", a.cfg.ThreeDS.ResultsListen, results, a.threeDS.ResultsHandler(a.payments)},
 		{"monitor", a.cfg.Monitor, nil, a.monitor(metrics)},
+		{"audit.listen", a.cfg.Audit.Listen, certified, a.handler()},
 	} {
+		if s.address == "" {
+			continue
+		}
 		socket, err := net.Listen("tcp", s.address)
 		if err != nil {
 			l.close()
@@ -407,7 +422,7 @@ func (l *listeners) serve(ctx context.Context) error {
 
 func (a *appliance) handler() http.Handler {
 	return api.New(api.Config{Keys: a.node.merchants, Payments: a.payments, Tokens: a.tokens, Intake: intakeDocument{a.sealed},
-		Checkout: a.payments, Cards: a.intake, Log: publicLog{a.node.ledger, a.node.store}, Logger: a.log,
+		Checkout: a.payments, Cards: a.intake, Log: publicLog{a.node.ledger, a.node.store}, Audit: a.auditors, Auditors: a.auditors, Logger: a.log,
 		Limits: api.Limits{
 			PerKey:      api.Rate{PerSecond: a.cfg.Limits.KeyRate, Burst: a.cfg.Limits.KeyBurst},
 			PerTokenKey: api.Rate{PerSecond: a.cfg.Limits.TokenRate, Burst: a.cfg.Limits.TokenBurst},

@@ -16,7 +16,7 @@ import (
 
 // coveredTables are those whose rows entries cover.
 var coveredTables = []string{"merchants", "api_keys", "recipients", "payments", "attempts", "events", "keys", "token_states", "domain_acks",
-	"token_retirements", "token_imports", "token_changes"}
+	"token_retirements", "token_imports", "token_changes", "auditor_grants"}
 
 // busy is a state directory in which every table has rows, after everything has stopped.
 func busy(t *testing.T) *vault {
@@ -45,6 +45,7 @@ func busy(t *testing.T) *vault {
 	}
 	v.until("the key is destroyed", func() bool { return !v.status().EndedAt.IsZero() })
 	v.command("import", "open", v.apiKey, "--bound", "100", "--reason", "a test")
+	v.command("auditor", "link", "--name", "Ada Lovelace")
 	v.issue(t, "378282246310005") // one that is not of a batch
 	v.serve.stop()
 	return v

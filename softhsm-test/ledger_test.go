@@ -197,7 +197,7 @@ func (s *system) proofs(kept, vkey string) {
 		s.t.Errorf("%v: %s", err, proof)
 	}
 	for path, want := range map[string]int{
-		"/ledger/entries/3/proof": http.StatusForbidden, "/ledger/tile/entries/000.p/3": http.StatusForbidden,
+		"/v1/audit/entries/3": http.StatusForbidden, "/ledger/tile/entries/000.p/3": http.StatusForbidden,
 		"/ledger/consistency?from=100000": http.StatusNotFound, "/ledger/consistency?from=1&to=99999": http.StatusNotFound, "/ledger/key": http.StatusOK,
 		"/ledger/verify": http.StatusOK,
 	} {

@@ -20,6 +20,13 @@ var Page []byte
 var Policy = "default-src 'none'; script-src " + source("script") + "; style-src " + source("style") +
 	"; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 
+// Core is the part of the page's script that checks hashes and signatures, for pages that check single entries.
+var Core = func() []byte {
+	_, script, _ := bytes.Cut(Page, []byte("<script>"))
+	core, _, _ := bytes.Cut(script, []byte("// ---- the walk through a bundle"))
+	return core
+}()
+
 // source names what stands in the page's one element of a kind.
 func source(element string) string {
 	_, after, _ := bytes.Cut(Page, []byte("<"+element+">"))

@@ -43,6 +43,7 @@ type Config struct {
 	ThreeDS          ThreeDS   `yaml:"three_d_secure"`
 	Acquirer         Acquirer  `yaml:"acquirer"`
 	Webhooks         Webhooks  `yaml:"webhooks"`
+	Audit            Audit     `yaml:"audit"`
 	Log              Log       `yaml:"log"`
 	Simulator        Simulator `yaml:"simulator"`
 
@@ -169,6 +170,12 @@ type Webhooks struct {
 	AllowPrivate bool          `yaml:"allow_private"`
 	CA           string        `yaml:"ca"`
 	Timeout      time.Duration `yaml:"timeout"`
+}
+
+// Audit is the auditor's own listener.
+type Audit struct {
+	// Listen is where auditors with a certificate are served; empty for nowhere.
+	Listen string `yaml:"listen"`
 }
 
 // Log is how the process logs.
@@ -310,6 +317,9 @@ func (c *Config) validate() error {
 	address("acquirer.address", c.Acquirer.Address)
 	want(c.Acquirer.AnswerTimeout > 0, "acquirer.answer_timeout", "more than 0 is wanted")
 	want(c.Webhooks.Timeout > 0, "webhooks.timeout", "more than 0 is wanted")
+	if c.Audit.Listen != "" {
+		address("audit.listen", c.Audit.Listen)
+	}
 	oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	oneOf("log.format", c.Log.Format, "text", "json")
 	return errors.Join(wrong...)

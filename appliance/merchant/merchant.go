@@ -262,8 +262,17 @@ func splitKey(key string) (mode Mode, id, secret string, err error) {
 // maxRefused bounds the addresses remembered: beyond it, failed logins are answered but entered no more this minute.
 const maxRefused = 1024
 
-// refuse records a failed login, one entry a minute and address, so that strangers cannot make the log grow.
+// refuse records a failed login with an API key.
 func (s *Service) refuse(ctx context.Context, keyID, origin string) error {
+	if keyID == "" {
+		return s.Refused(ctx, "api", origin)
+	}
+	return s.Refused(ctx, "key:"+keyID, origin)
+}
+
+// Refused records a failed login, one entry a minute and address, so that strangers cannot make the log grow. It returns
+// [api.ErrUnauthorized].
+func (s *Service) Refused(ctx context.Context, resource, origin string) error {
 	now := s.cfg.Now()
 	s.mu.Lock()
 	for address, at := range s.refused {
@@ -279,10 +288,6 @@ func (s *Service) refuse(ctx context.Context, keyID, origin string) error {
 	s.mu.Unlock()
 	if !record {
 		return api.ErrUnauthorized
-	}
-	resource := "api"
-	if keyID != "" {
-		resource = "key:" + keyID
 	}
 	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		tx.Record(ledger.Entry{Type: "login.failed", Actor: "unknown", Origin: origin, Outcome: ledger.Failure, Resource: resource})

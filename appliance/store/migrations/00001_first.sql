@@ -275,7 +275,30 @@ CREATE TABLE detokenizations (
     cards  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Who may look at the log, and how they show that it is them. Entries name the auditor by id only.
+CREATE TABLE auditor_grants (
+    id         TEXT PRIMARY KEY,
+    auditor_id TEXT NOT NULL,
+    kind       TEXT NOT NULL CHECK (kind IN ('link', 'certificate')),
+    hash       BLOB NOT NULL UNIQUE,       -- SHA-256 of the link's secret, or of the certificate's public key
+    session    BLOB NOT NULL,              -- SHA-256 of the session's secret; empty while there is none
+    created_at TEXT NOT NULL,
+    expires_at TEXT NOT NULL,
+    opened_at  TEXT NOT NULL,              -- '' for a link that nobody has opened
+    ended_at   TEXT NOT NULL               -- '' while nobody has ended it
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX auditor_grants_by_session ON auditor_grants (session) WHERE session <> x'';
+
+-- The names of auditors. They belong to people: never covered by an entry, so that they can be deleted.
+CREATE TABLE auditors (
+    id         TEXT PRIMARY KEY,
+    name       TEXT NOT NULL UNIQUE,
+    created_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- +goose Down
+DROP TABLE auditors;
+DROP TABLE auditor_grants;
 DROP TABLE detokenizations;
 DROP TABLE recipients;
 DROP TABLE token_imports;
