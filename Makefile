@@ -5,7 +5,7 @@ FUZZTIME ?= 10s
 VULNDB   ?= https://vuln.go.dev
 # One test binary may take this long; a hang ends with all goroutines' stacks. No result is taken from the cache (-count 1):
 # softhsm-test builds the program by itself, which the go command does not know of.
-TIMEOUT  ?= 300s
+TIMEOUT  ?= 900s
 
 GOLANGCI_LINT ?= go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
