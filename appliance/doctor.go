@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/finterra/finpay/appliance/config"
+	"github.com/finterra/finpay/appliance/control"
 	"github.com/finterra/finpay/hsm"
 )
 
@@ -84,7 +85,12 @@ func (c doctorCommand) Run(ctx context.Context, g globals) error {
 
 // examine opens the HSM and fills d. An error means that it could not be asked.
 func (d *diagnosis) examine(ctx context.Context, cfg config.Config, vectors []ff1Vector) (err error) {
-	engine, err := openHSM(cfg, nil)
+	settings, err := hsmConfig(cfg, nil)
+	if err != nil {
+		return err
+	}
+	settings.Beside = control.Serves(ctx, cfg.State())
+	engine, err := hsm.Open(settings)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,10 @@ type Config struct {
 	Environment map[string]string
 	// Profile is what is particular to the provider.
 	Profile Profile
-	Log     *slog.Logger
+	// Beside says that another process uses the hsm token: [Engine.Probe] makes nothing on it. SoftHSM2 loses objects where
+	// two processes make some.
+	Beside bool
+	Log    *slog.Logger
 }
 
 func (cfg *Config) defaults() {

@@ -28,7 +28,7 @@ const RoleCustody Role = "custody"
 
 // Probe does the operation of each role, and that of custody, on keys and objects that live in a session which ends
 // with it: a mechanism that a module lists may still fail. Nothing on the hsm token is read or changed, but for one data
-// object that is made and destroyed there. An error means that the HSM could not be asked.
+// object that is made and destroyed there, where no other process uses it ([Config.Beside]). An error means that the HSM could not be asked.
 func (e *Engine) Probe(ctx context.Context, specs []Spec) ([]Capability, error) {
 	type outcome struct {
 		detail string
@@ -66,7 +66,11 @@ func (e *Engine) Probe(ctx context.Context, specs []Spec) ([]Capability, error) 
 	if err := try(RoleCustody, "CKO_DATA session object", false, Spec{Role: RoleCustody}, (*trial).custody); err != nil {
 		return nil, err
 	}
-	return rows, try(RoleHead, "CKO_DATA token object", true, Spec{Role: RoleHead}, (*trial).head)
+	const object = "CKO_DATA token object"
+	if e.cfg.Beside {
+		return append(rows, Capability{Role: RoleHead, Mechanism: object, Optional: true, Detail: "not tried while another process serves from this hsm token"}), nil
+	}
+	return rows, try(RoleHead, object, true, Spec{Role: RoleHead}, (*trial).head)
 }
 
 // Mechanism names what a key of the kind is used with.

@@ -158,6 +158,18 @@ func refuse(w http.ResponseWriter, status int, err error) {
 	_ = json.NewEncoder(w).Encode(refusal{err.Error()})
 }
 
+// Serves reports whether an appliance serves from a state directory.
+func Serves(ctx context.Context, dir string) bool {
+	var d net.Dialer
+	return within(dir, func(short string) error {
+		conn, err := d.DialContext(ctx, "unix", short)
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	}) == nil
+}
+
 // Call has the appliance that serves from a state directory do an operation, and decodes its answer. Without one it is
 // [ErrNotRunning].
 func Call(ctx context.Context, dir, operation string, request, answer any) error {

@@ -61,6 +61,9 @@ func TestACommandReachesARunningAppliance(t *testing.T) {
 		if err := Call(t.Context(), dir, "unknown", nil, &answer); err == nil || errors.Is(err, ErrNotRunning) {
 			t.Errorf("an unknown operation: %v", err)
 		}
+		if !Serves(t.Context(), dir) {
+			t.Error("nobody serves")
+		}
 		info, err := os.Stat(filepath.Join(dir, FileName))
 		if err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("the socket has the mode %v, %v", info.Mode(), err)
@@ -73,7 +76,7 @@ func TestACommandReachesARunningAppliance(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, FileName)); err != nil {
 		t.Fatal(err)
 	}
-	if err := Call(t.Context(), dir, "greet", "you", &answer); !errors.Is(err, ErrNotRunning) {
+	if err := Call(t.Context(), dir, "greet", "you", &answer); !errors.Is(err, ErrNotRunning) || Serves(t.Context(), dir) {
 		t.Errorf("after its end: %v", err)
 	}
 }
