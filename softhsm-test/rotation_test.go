@@ -21,7 +21,8 @@ type vault struct {
 }
 
 func newVault(t *testing.T, settings ...setting) *vault {
-	s := newSystem(t, append(settings, setting{"recipient_delay: 24h", "recipient_delay: 0s"})...)
+	s := newSystem(t, append(settings, setting{"recipient_delay: 24h", "recipient_delay: 0s"}, setting{"key_rate: 200", "key_rate: 100000"},
+		setting{"key_burst: 400", "key_burst: 100000"})...)
 	key := strings.TrimSpace(s.command("api-key", "create", "--scopes", "tokens,detokenize"))
 	private, recipient := newRecipient(t)
 	_, publicFile := writeKeys(t, private)
