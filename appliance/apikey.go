@@ -14,6 +14,7 @@ import (
 
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/config"
+	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/merchant"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/appliance/tokens"
@@ -55,7 +56,7 @@ type createAPIKey struct {
 	Scopes []api.Scope
 }
 
-func (o *operations) createAPIKey(ctx context.Context, _ tokens.Operator, q createAPIKey) (string, error) {
+func (o *operations) createAPIKey(ctx context.Context, by ledger.Operator, q createAPIKey) (string, error) {
 	mode := merchant.Test
 	if q.Live {
 		if err := mayServeLive(ctx, o.cfg, o.node.engine); err != nil {
@@ -63,7 +64,7 @@ func (o *operations) createAPIKey(ctx context.Context, _ tokens.Operator, q crea
 		}
 		mode = merchant.Live
 	}
-	return o.node.merchants.CreateKey(ctx, firstMerchant, mode, q.Scopes...)
+	return o.node.merchants.CreateKey(ctx, by, firstMerchant, mode, q.Scopes...)
 }
 
 type revokeKeyCommand struct {
@@ -79,8 +80,8 @@ func (c revokeKeyCommand) Run(ctx context.Context, g globals) error {
 	return nil
 }
 
-func (o *operations) revokeAPIKey(ctx context.Context, _ tokens.Operator, keyID string) (nothing, error) {
-	return nothing{}, o.node.merchants.RevokeKey(ctx, keyID)
+func (o *operations) revokeAPIKey(ctx context.Context, by ledger.Operator, keyID string) (nothing, error) {
+	return nothing{}, o.node.merchants.RevokeKey(ctx, by, keyID)
 }
 
 type recipientCommand struct {
@@ -112,7 +113,7 @@ type registerRecipient struct {
 	Quota     int    // cards a day
 }
 
-func (o *operations) registerRecipient(ctx context.Context, by tokens.Operator, q registerRecipient) (store.Recipient, error) {
+func (o *operations) registerRecipient(ctx context.Context, by ledger.Operator, q registerRecipient) (store.Recipient, error) {
 	public, err := ecdh.P256().NewPublicKey(q.PublicKey)
 	if err != nil {
 		return store.Recipient{}, err

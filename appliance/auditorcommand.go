@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/finterra/finpay/appliance/auditor"
+	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
-	"github.com/finterra/finpay/appliance/tokens"
 )
 
 type auditorCommand struct {
@@ -59,8 +59,8 @@ func (o *operations) auditing() *auditor.Service {
 	return auditor.New(auditor.Config{Store: o.node.store, Ledger: o.node.ledger, Logins: o.node.merchants})
 }
 
-func (o *operations) linkAuditor(ctx context.Context, by tokens.Operator, q linkAuditor) (linkMade, error) {
-	secret, grant, err := o.auditing().Link(ctx, auditor.Operator{Origin: by.Origin}, q.Name, q.For)
+func (o *operations) linkAuditor(ctx context.Context, by ledger.Operator, q linkAuditor) (linkMade, error) {
+	secret, grant, err := o.auditing().Link(ctx, by, q.Name, q.For)
 	return linkMade{secret, grant.AuditorID, grant.ExpiresAt}, err
 }
 
@@ -94,12 +94,12 @@ type certifyAuditor struct {
 	Certificate []byte // DER
 }
 
-func (o *operations) certifyAuditor(ctx context.Context, by tokens.Operator, q certifyAuditor) (store.AuditorGrant, error) {
+func (o *operations) certifyAuditor(ctx context.Context, by ledger.Operator, q certifyAuditor) (store.AuditorGrant, error) {
 	certificate, err := x509.ParseCertificate(q.Certificate)
 	if err != nil {
 		return store.AuditorGrant{}, err
 	}
-	return o.auditing().Certificate(ctx, auditor.Operator{Origin: by.Origin}, q.Name, certificate, q.For)
+	return o.auditing().Certificate(ctx, by, q.Name, certificate, q.For)
 }
 
 type auditorListCommand struct{}
@@ -130,7 +130,7 @@ func stateOf(g auditor.Granted, now time.Time) string {
 	return "in force"
 }
 
-func (o *operations) listAuditors(ctx context.Context, _ tokens.Operator, _ nothing) ([]auditor.Granted, error) {
+func (o *operations) listAuditors(ctx context.Context, _ ledger.Operator, _ nothing) ([]auditor.Granted, error) {
 	return o.auditing().List(ctx)
 }
 
@@ -153,6 +153,6 @@ type endAuditor struct {
 	Forget  bool
 }
 
-func (o *operations) endAuditor(ctx context.Context, by tokens.Operator, q endAuditor) (nothing, error) {
-	return nothing{}, o.auditing().End(ctx, auditor.Operator{Origin: by.Origin}, q.Auditor, q.Forget)
+func (o *operations) endAuditor(ctx context.Context, by ledger.Operator, q endAuditor) (nothing, error) {
+	return nothing{}, o.auditing().End(ctx, by, q.Auditor, q.Forget)
 }

@@ -14,7 +14,6 @@ import (
 	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
-	"github.com/finterra/finpay/appliance/tokens"
 )
 
 type backupCommand struct {
@@ -86,7 +85,7 @@ func removeCopies(state string) error {
 }
 
 // makeBackup copies the database and enters that. Other operations go on meanwhile.
-func (o *operations) makeBackup(ctx context.Context, by tokens.Operator, _ nothing) (made copied, err error) {
+func (o *operations) makeBackup(ctx context.Context, by ledger.Operator, _ nothing) (made copied, err error) {
 	if !o.copying.TryLock() {
 		return made, errors.New("another backup is being made")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/merchant"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/appliance/tokens"
@@ -44,7 +45,7 @@ type openImport struct {
 	Reason string
 }
 
-func (o *operations) openImport(ctx context.Context, by tokens.Operator, q openImport) (store.Import, error) {
+func (o *operations) openImport(ctx context.Context, by ledger.Operator, q openImport) (store.Import, error) {
 	i, err := tokens.OpenImport(ctx, o.node.ledger, by, q.KeyID, q.Bound, q.For, q.Reason)
 	if err != nil {
 		return i, err
@@ -72,7 +73,7 @@ func (c closeImportCommand) Run(ctx context.Context, g globals) error {
 	return nil
 }
 
-func (o *operations) closeImport(ctx context.Context, by tokens.Operator, id string) (nothing, error) {
+func (o *operations) closeImport(ctx context.Context, by ledger.Operator, id string) (nothing, error) {
 	if err := tokens.CloseImport(ctx, o.node.ledger, by, id); err != nil {
 		return nothing{}, err
 	}
@@ -96,6 +97,6 @@ func (listImportsCommand) Run(ctx context.Context, g globals) error {
 	return nil
 }
 
-func (o *operations) listImports(ctx context.Context, _ tokens.Operator, _ nothing) ([]store.Import, error) {
+func (o *operations) listImports(ctx context.Context, _ ledger.Operator, _ nothing) ([]store.Import, error) {
 	return tokens.Imports(o.node.store.Read(ctx), time.Now())
 }

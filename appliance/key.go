@@ -43,7 +43,7 @@ func (rotateKeyCommand) Run(ctx context.Context, g globals) error {
 }
 
 // rotateKey makes the next version of the tokenization key the active one.
-func (o *operations) rotateKey(ctx context.Context, by tokens.Operator, _ nothing) (store.Key, error) {
+func (o *operations) rotateKey(ctx context.Context, by ledger.Operator, _ nothing) (store.Key, error) {
 	n := o.node
 	spec, err := specOf(roleTokenize)
 	if err != nil {
@@ -84,7 +84,7 @@ func (o *operations) rotateKey(ctx context.Context, by tokens.Operator, _ nothin
 
 // announceKey enters that a key is about to be made, so that a later run knows one that it finds on the hsm token for its
 // own. One that nobody has announced is not used.
-func (n *node) announceKey(ctx context.Context, key hsm.Key, spec hsm.Spec, by tokens.Operator) error {
+func (n *node) announceKey(ctx context.Context, key hsm.Key, spec hsm.Spec, by ledger.Operator) error {
 	entries, err := n.store.Read(ctx).LedgerEntriesOf(keyResource(key))
 	if err != nil || len(entries) > 0 {
 		return err
@@ -127,7 +127,7 @@ type retireKey struct {
 }
 
 // retireKey begins the end of a version of the tokenization key, and returns how many tokens are to be replaced.
-func (o *operations) retireKey(ctx context.Context, by tokens.Operator, q retireKey) (left int, err error) {
+func (o *operations) retireKey(ctx context.Context, by ledger.Operator, q retireKey) (left int, err error) {
 	row := o.node.keys.row(hsm.Key{Role: roleTokenize, Version: q.Version})
 	switch {
 	case row < 0:
@@ -183,7 +183,7 @@ func printRetirements(w io.Writer, list []tokens.RetirementStatus) {
 	}
 }
 
-func (o *operations) keyStatus(ctx context.Context, _ tokens.Operator, _ nothing) ([]tokens.RetirementStatus, error) {
+func (o *operations) keyStatus(ctx context.Context, _ ledger.Operator, _ nothing) ([]tokens.RetirementStatus, error) {
 	return tokens.Retirements(o.node.store.Read(ctx), time.Now())
 }
 
@@ -207,7 +207,7 @@ type acknowledgeChanges struct {
 	Through int64
 }
 
-func (o *operations) acknowledgeChanges(ctx context.Context, by tokens.Operator, q acknowledgeChanges) (api.TokenChanges, error) {
+func (o *operations) acknowledgeChanges(ctx context.Context, by ledger.Operator, q acknowledgeChanges) (api.TokenChanges, error) {
 	changes, err := tokens.Acknowledge(ctx, o.node.ledger, by, q.Domain, q.Through)
 	if o.serving != nil {
 		o.serving.tokens.Wake()

@@ -10,8 +10,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
-	"github.com/finterra/finpay/appliance/tokens"
 	"github.com/finterra/finpay/hsm"
 )
 
@@ -59,7 +59,7 @@ func (c listKeysCommand) Run(ctx context.Context, g globals) error {
 	return err
 }
 
-func (o *operations) listKeys(ctx context.Context, _ tokens.Operator, _ nothing) (inventory, error) {
+func (o *operations) listKeys(ctx context.Context, _ ledger.Operator, _ nothing) (inventory, error) {
 	return o.node.inventory(ctx)
 }
 

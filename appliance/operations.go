@@ -10,7 +10,7 @@ import (
 
 	"github.com/finterra/finpay/appliance/config"
 	"github.com/finterra/finpay/appliance/control"
-	"github.com/finterra/finpay/appliance/tokens"
+	"github.com/finterra/finpay/appliance/ledger"
 )
 
 // operations are what an operator does to an appliance, whether it serves or not: its own process does them if it serves,
@@ -48,12 +48,15 @@ func (o *operations) table() map[string]control.Operation {
 	}
 }
 
+// thisUser is who has started this process.
+func thisUser() ledger.Operator { return ledger.Operator{Origin: control.Origin(os.Getuid())} }
+
 // nothing is a request or an answer without content.
 type nothing struct{}
 
 // operation reads requests for do, which has its turn.
-func operation[Q, A any](o *operations, do func(context.Context, tokens.Operator, Q) (A, error)) control.Operation {
-	return beside(func(ctx context.Context, by tokens.Operator, q Q) (A, error) {
+func operation[Q, A any](o *operations, do func(context.Context, ledger.Operator, Q) (A, error)) control.Operation {
+	return beside(func(ctx context.Context, by ledger.Operator, q Q) (A, error) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		return do(ctx, by, q)
@@ -61,13 +64,13 @@ func operation[Q, A any](o *operations, do func(context.Context, tokens.Operator
 }
 
 // beside reads requests for do, which runs beside other operations.
-func beside[Q, A any](do func(context.Context, tokens.Operator, Q) (A, error)) control.Operation {
+func beside[Q, A any](do func(context.Context, ledger.Operator, Q) (A, error)) control.Operation {
 	return func(ctx context.Context, by string, request []byte) (any, error) {
 		var q Q
 		if err := json.Unmarshal(request, &q); err != nil {
 			return nil, fmt.Errorf("the request cannot be read: %w", err)
 		}
-		return do(ctx, tokens.Operator{Origin: by}, q)
+		return do(ctx, ledger.Operator{Origin: by}, q)
 	}
 }
 
@@ -95,7 +98,7 @@ func operate[A any](ctx context.Context, g globals, name string, request any) (a
 		return answer, err
 	}
 	o := &operations{cfg: cfg, node: n}
-	done, err := o.table()[name](ctx, control.Origin(os.Getuid()), body)
+	done, err := o.table()[name](ctx, thisUser().Origin, body)
 	if err != nil {
 		return answer, err
 	}

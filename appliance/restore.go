@@ -18,7 +18,6 @@ import (
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/payment"
 	"github.com/finterra/finpay/appliance/store"
-	"github.com/finterra/finpay/appliance/tokens"
 	"github.com/finterra/finpay/hsm"
 )
 
@@ -280,7 +279,7 @@ func (c resolveCommand) Run(ctx context.Context, g globals) error {
 	return nil
 }
 
-func (o *operations) resolvePayment(ctx context.Context, by tokens.Operator, q resolveCommand) (string, error) {
+func (o *operations) resolvePayment(ctx context.Context, by ledger.Operator, q resolveCommand) (string, error) {
 	p, err := payment.Resolve(ctx, o.node.ledger, q.Payment, q.Outcome == "captured", by.Origin, q.Why)
 	if err == nil && o.serving != nil {
 		o.serving.webhooks.Wake()

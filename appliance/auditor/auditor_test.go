@@ -309,7 +309,7 @@ func TestAnEntryThatDoesNotMatchItsLeafIsNotShown(t *testing.T) {
 
 func TestALinkOpensOnceInItsTime(t *testing.T) {
 	b := newBench(t)
-	by := Operator{"uid:0"}
+	by := ledger.Operator{Origin: "uid:0"}
 	link := func() (string, store.AuditorGrant) {
 		secret, g, err := b.Link(t.Context(), by, " Ada Lovelace ", time.Hour)
 		if err != nil {
@@ -412,7 +412,7 @@ func (b *bench) holdsNo(texts ...string) {
 // Who writes a grant into the database by hand is found out.
 func TestGrantsAreCoveredByEntries(t *testing.T) {
 	b := newBench(t)
-	secret, g, err := b.Link(t.Context(), Operator{"uid:0"}, "Ada Lovelace", time.Hour)
+	secret, g, err := b.Link(t.Context(), ledger.Operator{Origin: "uid:0"}, "Ada Lovelace", time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -445,7 +445,7 @@ func TestGrantsAreCoveredByEntries(t *testing.T) {
 // However many open a link at the same moment, one gets in.
 func TestALinkOpensForOneOfMany(t *testing.T) {
 	b := newBench(t)
-	secret, _, err := b.Link(t.Context(), Operator{"uid:0"}, "Ada Lovelace", time.Hour)
+	secret, _, err := b.Link(t.Context(), ledger.Operator{Origin: "uid:0"}, "Ada Lovelace", time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -480,14 +480,14 @@ func TestARegisteredCertificateIsKnownByItsKey(t *testing.T) {
 	if _, err := b.Certified(t.Context(), c, ""); !errors.Is(err, api.ErrUnauthorized) {
 		t.Errorf("before it was registered: %v", err)
 	}
-	g, err := b.Certificate(t.Context(), Operator{"uid:0"}, "Ada Lovelace", c, 48*time.Hour)
+	g, err := b.Certificate(t.Context(), ledger.Operator{Origin: "uid:0"}, "Ada Lovelace", c, 48*time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if p, err := b.Certified(t.Context(), c, "192.0.2.1"); err != nil || p.Actor != g.AuditorID || p.Name != "Ada Lovelace" {
 		t.Errorf("%+v %v", p, err)
 	}
-	if _, err := b.Certificate(t.Context(), Operator{"uid:0"}, "Another", c, time.Hour); err == nil {
+	if _, err := b.Certificate(t.Context(), ledger.Operator{Origin: "uid:0"}, "Another", c, time.Hour); err == nil {
 		t.Error("one key is two people's")
 	}
 	other := *c
@@ -510,11 +510,11 @@ func TestGrantsAreForNamedPeopleAndForSomeTime(t *testing.T) {
 		{"", time.Hour}, {"   ", time.Hour}, {"a\nb", time.Hour}, {strings.Repeat("x", 101), time.Hour}, {"4111111111111111", time.Hour},
 		{"Ada", 0}, {"Ada", -time.Hour}, {"Ada", time.Second}, {"Ada", MaxLink + 1},
 	} {
-		if _, _, err := b.Link(t.Context(), Operator{"uid:0"}, c.name, c.d); err == nil {
+		if _, _, err := b.Link(t.Context(), ledger.Operator{Origin: "uid:0"}, c.name, c.d); err == nil {
 			t.Errorf("%q for %s", c.name, c.d)
 		}
 	}
-	if err := b.End(t.Context(), Operator{"uid:0"}, "aud_none", false); err == nil {
+	if err := b.End(t.Context(), ledger.Operator{Origin: "uid:0"}, "aud_none", false); err == nil {
 		t.Error("nobody was ended")
 	}
 	if n := len(b.log()); n != 0 {

@@ -29,13 +29,6 @@ const (
 	maxName        = 100 // characters
 )
 
-// Operator is who grants: an entry's origin, as in "uid:0".
-type Operator struct{ Origin string }
-
-func (o Operator) entry(kind, auditor string, data map[string]any) ledger.Entry {
-	return ledger.Entry{Type: kind, Actor: "operator", Origin: o.Origin, Outcome: ledger.Success, Resource: auditor, Data: data}
-}
-
 // resource stands in entries about refusals.
 const resource = "audit"
 
@@ -56,7 +49,7 @@ func newID(prefix string, now time.Time) string {
 }
 
 // Link makes a single-use link for a named person, and returns its secret, which is not kept.
-func (s *Service) Link(ctx context.Context, by Operator, name string, lasts time.Duration) (secret string, g store.AuditorGrant, err error) {
+func (s *Service) Link(ctx context.Context, by ledger.Operator, name string, lasts time.Duration) (secret string, g store.AuditorGrant, err error) {
 	if lasts < time.Minute || lasts > MaxLink {
 		return "", g, fmt.Errorf("a link lasts from a minute to %s", MaxLink)
 	}
@@ -68,7 +61,7 @@ func (s *Service) Link(ctx context.Context, by Operator, name string, lasts time
 
 // Certificate registers the certificate of a named person. It is known by its public key; who has signed it does not
 // matter.
-func (s *Service) Certificate(ctx context.Context, by Operator, name string, certificate *x509.Certificate, lasts time.Duration) (g store.AuditorGrant, err error) {
+func (s *Service) Certificate(ctx context.Context, by ledger.Operator, name string, certificate *x509.Certificate, lasts time.Duration) (g store.AuditorGrant, err error) {
 	if lasts < time.Minute || lasts > MaxCertificate {
 		return g, fmt.Errorf("a certificate is good from a minute to %s", MaxCertificate)
 	}
@@ -84,7 +77,7 @@ func certificateHash(c *x509.Certificate) []byte {
 	return sum[:]
 }
 
-func (s *Service) grant(ctx context.Context, by Operator, name string, lasts time.Duration, g store.AuditorGrant, kind string, data map[string]any) (store.AuditorGrant, error) {
+func (s *Service) grant(ctx context.Context, by ledger.Operator, name string, lasts time.Duration, g store.AuditorGrant, kind string, data map[string]any) (store.AuditorGrant, error) {
 	if name = strings.TrimSpace(name); name == "" || utf8.RuneCountInString(name) > maxName || strings.ContainsFunc(name, func(c rune) bool { return !unicode.IsPrint(c) }) || pci.LooksLikePAN(name) {
 		return g, fmt.Errorf("a name of 1 to %d printable characters is wanted", maxName)
 	}
@@ -104,7 +97,7 @@ func (s *Service) grant(ctx context.Context, by Operator, name string, lasts tim
 		if err := tx.PutGrant(g); err != nil {
 			return err
 		}
-		e := by.entry(kind, g.AuditorID, map[string]any{"grant": g.ID, "until": g.ExpiresAt.Format(time.RFC3339)})
+		e := by.Entry(kind, g.AuditorID, map[string]any{"grant": g.ID, "until": g.ExpiresAt.Format(time.RFC3339)})
 		for name, value := range data {
 			e.Data[name] = value
 		}
@@ -137,7 +130,7 @@ func (s *Service) List(ctx context.Context) ([]Granted, error) {
 }
 
 // End ends all that an auditor was granted. forget deletes their name, too.
-func (s *Service) End(ctx context.Context, by Operator, auditor string, forget bool) error {
+func (s *Service) End(ctx context.Context, by ledger.Operator, auditor string, forget bool) error {
 	now := s.cfg.Now().UTC()
 	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		grants, err := tx.Grants()
@@ -156,7 +149,7 @@ func (s *Service) End(ctx context.Context, by Operator, auditor string, forget b
 			if err := tx.PutGrant(g); err != nil {
 				return err
 			}
-			tx.Record(by.entry("auditor.ended", auditor, map[string]any{"grant": g.ID}))
+			tx.Record(by.Entry("auditor.ended", auditor, map[string]any{"grant": g.ID}))
 		}
 		if !known {
 			return fmt.Errorf("there is no auditor %s: finpay auditor list shows them", auditor)
@@ -164,7 +157,7 @@ func (s *Service) End(ctx context.Context, by Operator, auditor string, forget b
 		if !forget {
 			return nil
 		}
-		tx.Record(by.entry("auditor.forgotten", auditor, nil))
+		tx.Record(by.Entry("auditor.forgotten", auditor, nil))
 		return tx.DeleteAuditor(auditor)
 	})
 	return err

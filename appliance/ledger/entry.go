@@ -29,6 +29,16 @@ type Entry struct {
 	Data     map[string]any    `json:"data,omitempty"` // the event's own fields
 }
 
+// Operator is who works on the appliance itself.
+type Operator struct {
+	Origin string // as in entries: the user of the machine, "uid:0"
+}
+
+// Entry describes what an operator has done.
+func (o Operator) Entry(kind, resource string, data map[string]any) Entry {
+	return Entry{Type: kind, Actor: "operator", Origin: o.Origin, Outcome: Success, Resource: resource, Data: data}
+}
+
 // Outcomes of an [Entry].
 const (
 	Success = "success"

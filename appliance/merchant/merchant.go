@@ -151,7 +151,7 @@ const (
 )
 
 // CreateKey makes an API key. It is returned once and cannot be shown again.
-func (s *Service) CreateKey(ctx context.Context, merchantID string, mode Mode, scopes ...api.Scope) (string, error) {
+func (s *Service) CreateKey(ctx context.Context, by ledger.Operator, merchantID string, mode Mode, scopes ...api.Scope) (string, error) {
 	random := make([]byte, 10+32)
 	_, _ = rand.Read(random)
 	id := strings.ToLower(keyEncoding.EncodeToString(random[:10]))
@@ -169,8 +169,7 @@ func (s *Service) CreateKey(ctx context.Context, merchantID string, mode Mode, s
 		if err := tx.PutAPIKey(key); err != nil {
 			return err
 		}
-		tx.Record(ledger.Entry{Type: "api_key.created", Actor: "operator", Origin: "local", Outcome: ledger.Success, Resource: "key:" + id,
-			Data: map[string]any{"merchant": merchantID, "mode": key.Mode, "scopes": key.Scopes}})
+		tx.Record(by.Entry("api_key.created", "key:"+id, map[string]any{"merchant": merchantID, "mode": key.Mode, "scopes": key.Scopes}))
 		return nil
 	})
 	if err != nil {
@@ -188,7 +187,7 @@ func KeyID(key string) string {
 }
 
 // RevokeKey ends an API key, given as its id or as the whole key.
-func (s *Service) RevokeKey(ctx context.Context, key string) error {
+func (s *Service) RevokeKey(ctx context.Context, by ledger.Operator, key string) error {
 	id := KeyID(key)
 	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		row, err := tx.APIKey(id)
@@ -202,7 +201,7 @@ func (s *Service) RevokeKey(ctx context.Context, key string) error {
 		if err := tx.PutAPIKey(row); err != nil {
 			return err
 		}
-		tx.Record(ledger.Entry{Type: "api_key.revoked", Actor: "operator", Origin: "local", Outcome: ledger.Success, Resource: "key:" + id})
+		tx.Record(by.Entry("api_key.revoked", "key:"+id, nil))
 		return nil
 	})
 	s.known.forget()

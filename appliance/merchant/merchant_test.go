@@ -33,6 +33,8 @@ import (
 	"github.com/finterra/finpay/pci"
 )
 
+var operator = ledger.Operator{Origin: "uid:0"}
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const shop = "mer_1"
@@ -129,7 +131,7 @@ func newBench(t *testing.T) *bench {
 
 func (b *bench) key(scopes ...api.Scope) string {
 	b.t.Helper()
-	key, err := b.CreateKey(b.t.Context(), shop, Test, scopes...)
+	key, err := b.CreateKey(b.t.Context(), operator, shop, Test, scopes...)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -182,7 +184,7 @@ func TestWhatIsNotAKeyOpensNothing(t *testing.T) {
 		return key[:at] + string(to) + key[at+1:]
 	}
 	revoked := b.key(api.ScopePayments)
-	if err := b.RevokeKey(t.Context(), revoked); err != nil {
+	if err := b.RevokeKey(t.Context(), operator, revoked); err != nil {
 		t.Fatal(err)
 	}
 	for name, key := range map[string]string{
@@ -237,7 +239,7 @@ func TestAKeyIsRememberedForAWhileAndForgottenWhenRevoked(t *testing.T) {
 	if _, err := b.Caller(t.Context(), key, "192.0.2.1"); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.RevokeKey(t.Context(), key); err != nil {
+	if err := b.RevokeKey(t.Context(), operator, key); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := b.Caller(t.Context(), key, "192.0.2.1"); !errors.Is(err, api.ErrUnauthorized) {
@@ -254,11 +256,11 @@ func TestAKeyIsRememberedForAWhileAndForgottenWhenRevoked(t *testing.T) {
 func TestRevokingIsKnownByIdOrKeyAndEnteredOnce(t *testing.T) {
 	b := newBench(t)
 	whole, id := b.key(), b.key()
-	if err := b.RevokeKey(t.Context(), whole); err != nil {
+	if err := b.RevokeKey(t.Context(), operator, whole); err != nil {
 		t.Error(err)
 	}
 	for range 2 {
-		if err := b.RevokeKey(t.Context(), id[len(keyPrefix):len(keyPrefix)+16]); err != nil {
+		if err := b.RevokeKey(t.Context(), operator, id[len(keyPrefix):len(keyPrefix)+16]); err != nil {
 			t.Error(err)
 		}
 	}
@@ -270,7 +272,7 @@ func TestRevokingIsKnownByIdOrKeyAndEnteredOnce(t *testing.T) {
 	if n := len(b.entries("api_key.revoked")); n != 2 {
 		t.Errorf("%d entries", n)
 	}
-	if err := b.RevokeKey(t.Context(), "aaaaaaaaaaaaaaaa"); !errors.Is(err, store.ErrNotFound) {
+	if err := b.RevokeKey(t.Context(), operator, "aaaaaaaaaaaaaaaa"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("an unknown key: %v", err)
 	}
 }
@@ -383,7 +385,7 @@ func TestWithoutTheHSMEverythingIsUnavailable(t *testing.T) {
 	key := b.key()
 	b.hsm.away.Store(true)
 	ctx := t.Context()
-	_, key2 := b.CreateKey(ctx, shop, Test)
+	_, key2 := b.CreateKey(ctx, operator, shop, Test)
 	_, caller := b.Caller(ctx, key, "x")
 	_, secrets := b.Secrets(ctx, shop)
 	_, _, session := b.Session(ctx, "pay_1")

@@ -61,8 +61,8 @@ func (s *Service) AcknowledgeChanges(ctx context.Context, caller api.Caller, nam
 }
 
 // Acknowledge says for a domain that it uses its new tokens. It is for domains that nobody speaks for any more.
-func Acknowledge(ctx context.Context, l *ledger.Ledger, by Operator, domain string, through int64) (api.TokenChanges, error) {
-	return acknowledge(ctx, l, domain, through, time.Now(), by.entry("tokens.changes_acknowledged", "domain:"+domain, map[string]any{"through": through}))
+func Acknowledge(ctx context.Context, l *ledger.Ledger, by ledger.Operator, domain string, through int64) (api.TokenChanges, error) {
+	return acknowledge(ctx, l, domain, through, time.Now(), by.Entry("tokens.changes_acknowledged", "domain:"+domain, map[string]any{"through": through}))
 }
 
 func acknowledge(ctx context.Context, l *ledger.Ledger, domain string, through int64, at time.Time, entry ledger.Entry) (changes api.TokenChanges, err error) {

@@ -25,7 +25,7 @@ const (
 
 // OpenImport lets an API key have more cards tokenized that begin and end alike, for some time: bound of each truncation, in
 // all of it. A key has one import at a time.
-func OpenImport(ctx context.Context, l *ledger.Ledger, by Operator, keyID string, bound int, length time.Duration, reason string) (store.Import, error) {
+func OpenImport(ctx context.Context, l *ledger.Ledger, by ledger.Operator, keyID string, bound int, length time.Duration, reason string) (store.Import, error) {
 	now := time.Now()
 	i := store.Import{ID: "imp_" + ulid.Make().String(), KeyID: keyID, Bound: bound, OpenedAt: now, Until: now.Add(length)}
 	switch {
@@ -58,14 +58,14 @@ func OpenImport(ctx context.Context, l *ledger.Ledger, by Operator, keyID string
 		if err := tx.PutImport(i); err != nil {
 			return err
 		}
-		tx.Record(by.entry("import.opened", "key:"+keyID, map[string]any{"import": i.ID, "bound": bound, "until": i.Until.UTC().Format(time.RFC3339), "reason": reason}))
+		tx.Record(by.Entry("import.opened", "key:"+keyID, map[string]any{"import": i.ID, "bound": bound, "until": i.Until.UTC().Format(time.RFC3339), "reason": reason}))
 		return nil
 	})
 	return i, err
 }
 
 // CloseImport ends an import before its time.
-func CloseImport(ctx context.Context, l *ledger.Ledger, by Operator, id string) error {
+func CloseImport(ctx context.Context, l *ledger.Ledger, by ledger.Operator, id string) error {
 	_, err := l.Commit(ctx, func(tx *ledger.Tx) error {
 		open, err := tx.OpenImports()
 		if err != nil {
@@ -79,7 +79,7 @@ func CloseImport(ctx context.Context, l *ledger.Ledger, by Operator, id string) 
 			if err := tx.PutImport(i); err != nil {
 				return err
 			}
-			tx.Record(by.entry("import.closed", "key:"+i.KeyID, map[string]any{"import": i.ID}))
+			tx.Record(by.Entry("import.closed", "key:"+i.KeyID, map[string]any{"import": i.ID}))
 			return nil
 		}
 		return fmt.Errorf("there is no open import %s", id)

@@ -25,7 +25,7 @@ func RecipientName(point []byte) string {
 
 // Register makes public the recipient of an API key, which must have the scope detokenize, in place of an earlier one. It
 // can be used after a delay: whoever gets at an operator's rights for an hour must not get at cards within it.
-func Register(ctx context.Context, l *ledger.Ledger, by Operator, keyID string, public *ecdh.PublicKey, quota int, delay time.Duration) (store.Recipient, error) {
+func Register(ctx context.Context, l *ledger.Ledger, by ledger.Operator, keyID string, public *ecdh.PublicKey, quota int, delay time.Duration) (store.Recipient, error) {
 	now := time.Now()
 	r := store.Recipient{KeyID: keyID, PublicKey: public.Bytes(), Quota: quota, UsableAt: now.Add(delay), CreatedAt: now}
 	if public.Curve() != ecdh.P256() {
@@ -42,7 +42,7 @@ func Register(ctx context.Context, l *ledger.Ledger, by Operator, keyID string, 
 		if err := tx.PutRecipient(r); err != nil {
 			return err
 		}
-		tx.Record(by.entry("recipient.registered", "key:"+keyID, map[string]any{"recipient": RecipientName(r.PublicKey), "quota": quota,
+		tx.Record(by.Entry("recipient.registered", "key:"+keyID, map[string]any{"recipient": RecipientName(r.PublicKey), "quota": quota,
 			"usable_at": r.UsableAt.UTC().Format(time.RFC3339)}))
 		return nil
 	})

@@ -36,7 +36,7 @@ var errNotReplaced = errors.New("tokens: not every token could be replaced")
 // Retire begins the end of a version of the tokenization key, which is not the active one: its tokens are replaced by tokens
 // under the active version while everything goes on. Replaced tokens work on until their domain has acknowledged the
 // changes and the window is over; then the key is destroyed. A second call changes the window.
-func Retire(ctx context.Context, l *ledger.Ledger, by Operator, version uint32, window time.Duration) error {
+func Retire(ctx context.Context, l *ledger.Ledger, by ledger.Operator, version uint32, window time.Duration) error {
 	now := time.Now()
 	_, err := l.Commit(ctx, func(tx *ledger.Tx) error {
 		r, err := tx.Retirement(version)
@@ -56,21 +56,13 @@ func Retire(ctx context.Context, l *ledger.Ledger, by Operator, version uint32, 
 		if err != nil {
 			return err
 		}
-		tx.Record(by.entry("key.retirement_started", keyResource(version), map[string]any{"tokens": n, "window": window.String()}))
+		tx.Record(by.Entry("key.retirement_started", keyResource(version), map[string]any{"tokens": n, "window": window.String()}))
 		return nil
 	})
 	return err
 }
 
 func keyResource(version uint32) string { return fmt.Sprintf("hsm:tokenize v%d", version) }
-
-// Operator is who works on the appliance itself.
-type Operator struct{ Origin string }
-
-// entry describes what an operator has done.
-func (o Operator) entry(kind, resource string, data map[string]any) ledger.Entry {
-	return ledger.Entry{Type: kind, Actor: "operator", Origin: o.Origin, Outcome: ledger.Success, Resource: resource, Data: data}
-}
 
 // system describes what the appliance does by itself.
 func system(kind, resource string, data map[string]any) ledger.Entry {

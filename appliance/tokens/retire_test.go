@@ -127,7 +127,7 @@ func (o *office) commit(apply func(*ledger.Tx) error) {
 
 func (o *office) retire(window time.Duration) {
 	o.t.Helper()
-	if err := Retire(o.t.Context(), o.cfg.Ledger, Operator{"uid:0"}, 1, window); err != nil {
+	if err := Retire(o.t.Context(), o.cfg.Ledger, ledger.Operator{Origin: "uid:0"}, 1, window); err != nil {
 		o.t.Fatal(err)
 	}
 }
@@ -156,7 +156,7 @@ func (o *office) acknowledge(domain string) {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	if _, err := Acknowledge(o.t.Context(), o.cfg.Ledger, Operator{"uid:0"}, domain, newest); err != nil {
+	if _, err := Acknowledge(o.t.Context(), o.cfg.Ledger, ledger.Operator{Origin: "uid:0"}, domain, newest); err != nil {
 		o.t.Fatal(err)
 	}
 }
@@ -195,7 +195,7 @@ func TestARetirementWaitsForEveryDomainAndItsWindow(t *testing.T) {
 	if err := o.advanceAll(t.Context()); err != nil || len(o.mint.dead) != 1 {
 		t.Errorf("afterwards: %v, destroyed: %v", err, o.mint.dead)
 	}
-	if err := Retire(t.Context(), o.cfg.Ledger, Operator{"uid:0"}, 1, 0); err == nil {
+	if err := Retire(t.Context(), o.cfg.Ledger, ledger.Operator{Origin: "uid:0"}, 1, 0); err == nil {
 		t.Error("a version was retired twice")
 	}
 }
