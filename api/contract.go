@@ -73,7 +73,10 @@ type Checkout interface {
 // Cards takes a card from a request's unread body. The errors are [pci.CardErrors] (beside the fields),
 // [pci.ErrMalformed], [pci.ErrTooLarge], [pci.ErrFull] and [pci.ErrUnavailable].
 type Cards interface {
-	Take(r *http.Request, binding string) (pci.CardRef, pci.Entered, error)
+	// Take reads what a browser has posted for a payment, open or sealed under aad.
+	Take(r *http.Request, payment string, aad []byte) (pci.CardRef, pci.Entered, error)
+	// TakesOpen reports whether a card may come open, which is how a browser without a script sends one.
+	TakesOpen() bool
 }
 
 // Tokens issues tokens, shows them and ends them. A token lives in a domain; an empty domain means that of the caller's
@@ -103,6 +106,14 @@ type Tokens interface {
 // IntakeKeys shows the key that cards are sealed to. Where the HSM has none it is [ErrNotFound].
 type IntakeKeys interface {
 	IntakeKey(ctx context.Context) (IntakeKey, error)
+	// SealingKey is what a page needs of the key; ok is false where the HSM takes no sealed cards.
+	SealingKey() (key SealingKey, ok bool)
+}
+
+// SealingKey is a key that cards are sealed to.
+type SealingKey struct {
+	Name      string // goes with what is sealed
+	PublicKey string // uncompressed point on P-256 (SEC 1), base64url without padding
 }
 
 // Log is the signed log as it is read from outside. What does not exist, or not yet, is [ErrNotFound].
@@ -256,6 +267,7 @@ type CheckoutView struct {
 	PaymentID    string
 	State        CheckoutState
 	Amount       pci.Amount
+	MerchantID   string
 	MerchantName string
 	Reference    string
 	Decline      Reason         // why the last attempt was not paid, for CheckoutPayable

@@ -119,8 +119,10 @@ func (a *appliance) Pay(ctx context.Context, _ string, _ pci.CardRef, _ pci.Ente
 
 func (a *appliance) Await(context.Context, string) (CheckoutView, error) { return a.after, a.awaitErr }
 
-func (a *appliance) Take(r *http.Request, binding string) (pci.CardRef, pci.Entered, error) {
-	a.took, a.binding = a.took+1, binding
+func (a *appliance) TakesOpen() bool { return true }
+
+func (a *appliance) Take(r *http.Request, payment string, _ []byte) (pci.CardRef, pci.Entered, error) {
+	a.took, a.binding = a.took+1, payment
 	_, _ = io.Copy(io.Discard, r.Body)
 	return pci.NewCardRef(), pci.Entered{}, a.takeErr
 }
@@ -138,7 +140,7 @@ type desk struct {
 func newDesk(limits Limits) *desk {
 	d := &desk{appliance: &appliance{}, registry: &registry{}, auditing: &auditing{}, log: &bytes.Buffer{}, now: day}
 	d.view = CheckoutView{PaymentID: "pay_01", State: CheckoutPayable, Amount: pci.Amount{Minor: 1250, Currency: "EUR"},
-		MerchantName: "Kedai Kopi", Reference: "order-1001", ReturnOrigin: "https://shop.example"}
+		MerchantID: "mer_01", MerchantName: "Kedai Kopi", Reference: "order-1001", ReturnOrigin: "https://shop.example"}
 	d.handler = New(Config{Keys: d, Payments: d, Tokens: d.registry, Intake: d.registry, Checkout: d, Cards: d, Log: d, Audit: d.auditing, Auditors: d.auditing, Limits: limits,
 		Logger: slog.New(slog.NewTextHandler(d.log, nil)), Now: func() time.Time { return d.now }})
 	return d

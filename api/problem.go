@@ -74,6 +74,12 @@ var (
 		Detail: "Card numbers are entered on the checkout page only. Remove it."}
 	ErrCard = &Problem{Status: http.StatusUnprocessableEntity, Code: "invalid_card", Title: "The card is not acceptable",
 		Detail: "Correct the card and send the request again."}
+	ErrIntakeKey = &Problem{Status: http.StatusUnprocessableEntity, Code: "intake_key_unknown", Title: "The card is sealed to a key that is not in use",
+		Detail: "The key may have been replaced. GET /v1/intake/key and seal the card again."}
+	ErrReplayed = &Problem{Status: http.StatusConflict, Code: "sealed_card_replayed", Title: "The sealed card was sent before",
+		Detail: "Nothing was done with it again. Seal the card again for a new request; repeat a request with its Idempotency-Key."}
+	ErrOpenCard = &Problem{Status: http.StatusForbidden, Code: "sealed_only", Title: "Cards are taken sealed only",
+		Detail: "Seal the card to the key of GET /v1/intake/key; the clients do."}
 	ErrNoDomain = &Problem{Status: http.StatusNotFound, Code: "no_domain", Title: "There is no such domain",
 		Detail: "GET /v1/domains lists the domains of the key's merchant."}
 	ErrNoRecipient = &Problem{Status: http.StatusForbidden, Code: "no_recipient", Title: "The API key has no recipient yet",
@@ -99,6 +105,9 @@ var cardProblems = []struct {
 	err     error
 	problem *Problem
 }{
+	{pci.ErrIntakeKey, ErrIntakeKey},
+	{pci.ErrReplayed, ErrReplayed},
+	{pci.ErrOpenCard, ErrOpenCard},
 	{pci.ErrMalformed, ErrMalformed},
 	{pci.ErrTooLarge, ErrTooLarge},
 	{pci.ErrFull, ErrUnavailable},

@@ -44,7 +44,7 @@ func (s *server) payCheckout(w http.ResponseWriter, r *http.Request) error {
 	if view.State != CheckoutPayable {
 		return s.moveOn(w, r, view)
 	}
-	card, entered, err := s.cfg.Cards.Take(r, view.PaymentID)
+	card, entered, err := s.cfg.Cards.Take(r, view.PaymentID, []byte(pci.SealedCheckoutAAD(session(r), view.MerchantID, view.Amount)))
 	if err != nil {
 		return s.askAgain(w, r, view, err)
 	}
@@ -69,7 +69,7 @@ func (s *server) askAgain(w http.ResponseWriter, r *http.Request, view CheckoutV
 	if !ok {
 		return err
 	}
-	page := pageOf(r, view)
+	page := s.pageOf(r, view)
 	page.Errors = wrong
 	return page.Write(w, http.StatusUnprocessableEntity)
 }
@@ -136,7 +136,7 @@ func (s *server) showView(w http.ResponseWriter, r *http.Request, view CheckoutV
 	if target, ok := leaveFor(view); ok {
 		return seeOther(w, target)
 	}
-	page := pageOf(r, view)
+	page := s.pageOf(r, view)
 	if page.Kind == checkout.Challenge && page.ACSSite == "" {
 		return errors.New("a challenge without an address to go to")
 	}
@@ -169,7 +169,7 @@ var kinds = map[CheckoutState]checkout.Kind{
 	CheckoutPaid: checkout.Paid, CheckoutUncertain: checkout.Uncertain, CheckoutFailed: checkout.Failed, CheckoutExpired: checkout.Expired,
 }
 
-func pageOf(r *http.Request, view CheckoutView) checkout.Page {
+func (s *server) pageOf(r *http.Request, view CheckoutView) checkout.Page {
 	page := checkout.Page{
 		Kind: kinds[view.State], Language: checkout.Choose(r), Path: pathOf(r), Merchant: view.MerchantName, Reference: view.Reference,
 		Amount: view.Amount, Decline: string(view.Decline), ReturnSite: siteOf(view.ReturnOrigin),
@@ -178,6 +178,13 @@ func pageOf(r *http.Request, view CheckoutView) checkout.Page {
 		page.ReturnURL = view.ReturnURL
 		if page.ReturnSite == "" {
 			page.ReturnSite = site
+		}
+	}
+	if page.Kind == checkout.Payable {
+		page.Open = s.cfg.Cards.TakesOpen()
+		if key, ok := s.cfg.Intake.SealingKey(); ok {
+			page.Sealing = &checkout.Sealing{Key: key.Name, PublicKey: key.PublicKey, Info: string(pci.SealedCheckoutInfo()),
+				AAD: pci.SealedCheckoutAAD(session(r), view.MerchantID, view.Amount)}
 		}
 	}
 	if view.Challenge != nil {

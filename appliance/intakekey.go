@@ -46,6 +46,15 @@ func (k *intakeKeys) IntakeKey(name string) ecdh.KeyExchanger {
 // intakeDocument meets [api.IntakeKeys].
 type intakeDocument struct{ keys *intakeKeys }
 
+func (d intakeDocument) SealingKey() (api.SealingKey, bool) {
+	name := d.keys.active.Label()
+	exchanger, ok := d.keys.byLabel[name]
+	if !ok {
+		return api.SealingKey{}, false
+	}
+	return api.SealingKey{Name: name, PublicKey: base64.RawURLEncoding.EncodeToString(exchanger.PublicKey().Bytes())}, true
+}
+
 func (d intakeDocument) IntakeKey(ctx context.Context) (api.IntakeKey, error) {
 	k := d.keys
 	exchanger, ok := k.byLabel[k.active.Label()]

@@ -124,7 +124,6 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 	a := &appliance{cfg: cfg, node: n, log: log}
 	a.operations = &operations{cfg: cfg, node: n, serving: a}
 	a.cards = custody.New(objects{n.engine.NewObjects()}, custody.Config{Deadline: cfg.Custody.Deadline, Capacity: cfg.Custody.Capacity})
-	a.intake = intake.New(a.cards, nil)
 	a.checks = &rowChecks{cfg: cfg, node: n, log: log}
 	if err := a.assembleWitnesses(ctx); err != nil {
 		return nil, fmt.Errorf("ledger.witnesses: %w", err)
@@ -132,6 +131,7 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 	if err := a.assembleTokens(ctx); err != nil {
 		return nil, err
 	}
+	a.intake = intake.New(a.cards, a.sealed, cfg.Intake.Open, nil)
 	if err := a.connectDirectoryServer(); err != nil {
 		return nil, fmt.Errorf("three_d_secure: %w", err)
 	}

@@ -36,7 +36,7 @@ func (a *appliance) assembleTokens(ctx context.Context) error {
 	if a.sealed, err = openIntakeKeys(ctx, a.node); err != nil {
 		return err
 	}
-	a.tokens, err = tokens.New(ctx, tokens.Config{Store: a.node.store, Ledger: a.node.ledger, Cards: intake.NewTokens(a.cipher, a.sealed),
+	a.tokens, err = tokens.New(ctx, tokens.Config{Store: a.node.store, Ledger: a.node.ledger, Cards: intake.NewTokens(a.cipher, a.sealed, a.cfg.Intake.Open),
 		Release: release.New(a.cipher), Keys: tokenKeys{a}, Domains: described, Bound: a.cfg.Tokens.Bound, Log: a.log})
 	return err
 }

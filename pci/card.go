@@ -99,7 +99,8 @@ type Card struct {
 
 // Entered is what a card form says beside the digits.
 type Entered struct {
-	Card Card
-	Name string // of the cardholder, as typed
-	Form string // tells one showing of the form from the next, so that a second submit is known
+	Card     Card
+	Name     string   // of the cardholder, as typed
+	Envelope Envelope // what the card came sealed in; zero where it came open
+	Form     string   // tells one showing of the form from the next, so that a second submit is known
 }

@@ -24,6 +24,12 @@ var (
 	ErrMalformed = errors.New("pci: the card cannot be read")
 	// ErrTooLarge means that a body that should carry a card is longer than any such body.
 	ErrTooLarge = errors.New("pci: what should be a card is too large")
+	// ErrIntakeKey means that a card is sealed to a key that is not in use, or not any more. Ask for the key and seal again.
+	ErrIntakeKey = errors.New("pci: the card is sealed to a key that is not in use")
+	// ErrReplayed means that what is sealed was taken before. Nothing was done with it again.
+	ErrReplayed = errors.New("pci: the sealed card was sent before")
+	// ErrOpenCard means that a card came open where only sealed ones are taken.
+	ErrOpenCard = errors.New("pci: cards are taken sealed only")
 	// ErrNotIssued means that no live token of the domain has this value. A caller learns no more than that.
 	ErrNotIssued = errors.New("pci: token was not issued")
 )

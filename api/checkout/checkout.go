@@ -58,6 +58,18 @@ type Page struct {
 	ACSURL     string         // where CReq is posted to
 	ACSSite    string         // scheme://host of ACSURL
 	CReq       string         // base64url
+
+	Sealing *Sealing // what the script seals a card with; nil where no sealed cards are taken
+	Open    bool     // whether the form may be sent as it is, which a browser without the script does
+}
+
+// Sealing is what a browser needs to seal the card form (HPKE, RFC 9180, base mode). The plaintext is the form's body as it
+// would be sent otherwise (application/x-www-form-urlencoded); what is sent instead is a form of key, enc and ct, the latter
+// two in base64url without padding.
+type Sealing struct {
+	Key       string // name of the key, sent along
+	PublicKey string // uncompressed point on P-256 (SEC 1), base64url without padding
+	Info, AAD string // of RFC 9180, as text
 }
 
 //go:embed pages/*.html

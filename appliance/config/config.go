@@ -37,6 +37,7 @@ type Config struct {
 	AllowSoftwareHSM bool      `yaml:"allow_software_hsm"`
 	Ledger           Ledger    `yaml:"ledger"`
 	Custody          Custody   `yaml:"custody"`
+	Intake           Intake    `yaml:"intake"`
 	Checkout         Checkout  `yaml:"checkout"`
 	Limits           Limits    `yaml:"limits"`
 	Tokens           Tokens    `yaml:"tokens"`
@@ -92,6 +93,12 @@ type Ledger struct {
 type Custody struct {
 	Deadline time.Duration `yaml:"deadline"`
 	Capacity int           `yaml:"capacity"`
+}
+
+// Intake is how cards enter.
+type Intake struct {
+	// Open lets cards come open inside TLS; otherwise they are taken sealed only.
+	Open bool `yaml:"open"`
 }
 
 // Checkout is the shopper's session.

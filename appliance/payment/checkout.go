@@ -43,7 +43,7 @@ func (s *Service) view(ctx context.Context, p store.Payment) (api.CheckoutView, 
 	if err != nil {
 		return api.CheckoutView{}, translate(err)
 	}
-	v := api.CheckoutView{PaymentID: p.ID, State: s.state(p), Amount: p.Amount, MerchantName: m.Profile.Name, Reference: p.Reference, ExpiresAt: p.ExpiresAt,
+	v := api.CheckoutView{PaymentID: p.ID, State: s.state(p), Amount: p.Amount, MerchantID: p.MerchantID, MerchantName: m.Profile.Name, Reference: p.Reference, ExpiresAt: p.ExpiresAt,
 		ReturnOrigin: originOf(p.ReturnURL)}
 	if a != nil && v.State == api.CheckoutPayable {
 		v.Decline = api.Reason(a.Reason)

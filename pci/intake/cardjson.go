@@ -11,7 +11,10 @@ import (
 
 // cardText is a card as one JSON object says it: slices of the body's own memory. A sealed one has key, enc and ct
 // (see sealed.go) in place of number and expiry.
-type cardText struct{ number, expiry, key, enc, ct []byte }
+type cardText struct {
+	number, expiry []byte
+	sealedText
+}
 
 // parseCardJSON reads {"number": "…", "expiry": "YYYY-MM"} in place, so that no digit leaves the memory that it came in:
 // a JSON library would copy what it reads. It is strict: UTF-8 (RFC 8259), names once each (RFC 7493), no other members,

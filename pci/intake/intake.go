@@ -28,7 +28,12 @@ import (
 )
 
 // The inputs of the card form beside those of package pci.
-const fieldForm = "form"
+const (
+	fieldForm = "form"
+	fieldKey  = "key"
+	fieldEnc  = "enc"
+	fieldCT   = "ct"
+)
 
 // maxName is the longest cardholder name of EMV 3DS (cardholderName, 2 to 45 characters).
 const maxName = 45
@@ -36,23 +41,28 @@ const maxName = 45
 // Forms takes cards from HTML forms (application/x-www-form-urlencoded).
 type Forms struct {
 	cards lend.Custody
+	keys  Keys
+	open  bool
 	now   func() time.Time
 	turns *turns
 }
 
-// New returns an intake that hands cards to a store. now may be nil.
-func New(cards *custody.Store, now func() time.Time) *Forms {
+// New returns an intake that hands cards to a store. Where open is false, they are taken sealed only. now may be nil.
+func New(cards *custody.Store, keys Keys, open bool, now func() time.Time) *Forms {
 	if now == nil {
 		now = time.Now
 	}
-	return &Forms{cards: lend.OfCustody(cards), now: now, turns: newTurns(formsAtOnce, formsOfPayment)}
+	return &Forms{cards: lend.OfCustody(cards), keys: keys, open: open, now: now, turns: newTurns(formsAtOnce, formsOfPayment)}
 }
 
-// Take reads a card from the unread body of r and holds it in custody, bound to binding. What is wrong with the
-// card is [pci.CardErrors]; what is wrong with the body is [pci.ErrMalformed] or [pci.ErrTooLarge]. Where too many bodies
+// TakesOpen reports whether a form may come open.
+func (f *Forms) TakesOpen() bool { return f.open }
+
+// Take reads a card from the unread body of r and holds it in custody, bound to a payment. A form that is sealed must have
+// been under aad and [pci.SealedCheckoutInfo]; one that came open where none may is [pci.ErrOpenCard]. What is wrong with the card is [pci.CardErrors]; what is wrong with the body is [pci.ErrMalformed] or [pci.ErrTooLarge]. Where too many bodies
 // are being read, of all or of this binding, it waits a few seconds and is [pci.ErrFull] then.
-func (f *Forms) Take(r *http.Request, binding string) (pci.CardRef, pci.Entered, error) {
-	done, err := f.turns.take(r.Context(), binding)
+func (f *Forms) Take(r *http.Request, payment string, aad []byte) (pci.CardRef, pci.Entered, error) {
+	done, err := f.turns.take(r.Context(), payment)
 	if err != nil {
 		return pci.CardRef{}, pci.Entered{}, err
 	}
@@ -62,31 +72,67 @@ func (f *Forms) Take(r *http.Request, binding string) (pci.CardRef, pci.Entered,
 		return pci.CardRef{}, pci.Entered{}, err
 	}
 	defer slot.Release()
-	body, err := read(r, slot.Bytes())
+	body, err := readForm(r, slot.Bytes())
 	if err != nil {
 		return pci.CardRef{}, pci.Entered{}, err
 	}
-	form, err := parse(body)
-	if err != nil {
-		return pci.CardRef{}, pci.Entered{}, err
-	}
-	card, entered, err := f.card(form)
+	card, entered, err := f.read(body, aad)
 	if err != nil {
 		return pci.CardRef{}, entered, err
 	}
 	defer card.Release()
-	ref, err := f.cards.Hold(r.Context(), card, binding)
+	ref, err := f.cards.Hold(r.Context(), card, payment)
 	if err != nil {
 		return pci.CardRef{}, entered, fmt.Errorf("take card: %w", err)
 	}
 	return ref, entered, nil
 }
 
-// read fills buf, of locked memory, with the whole body.
-func read(r *http.Request, buf []byte) ([]byte, error) {
+// read returns the card of a form, open or sealed under aad.
+func (f *Forms) read(body, aad []byte) (*pan.Card, pci.Entered, error) {
+	in, err := parse(body)
+	switch {
+	case err != nil:
+		return nil, pci.Entered{}, err
+	case in.isSealed():
+		return f.unseal(in, aad)
+	case !f.open:
+		return nil, pci.Entered{}, pci.ErrOpenCard
+	}
+	return f.card(in)
+}
+
+// unseal opens a form of key, enc and ct, and returns the card of the form in it.
+func (f *Forms) unseal(in form, aad []byte) (*pan.Card, pci.Entered, error) {
+	if in.key == nil || in.enc == nil || in.ct == nil || in.isOpen() {
+		return nil, pci.Entered{}, malformed("a sealed form has key, enc and ct, and nothing else")
+	}
+	r, err := newRecipient(f.keys, in.sealedText, pci.SealedCheckoutInfo(), aad)
+	if err != nil {
+		return nil, pci.Entered{}, err
+	}
+	defer r.release()
+	plain, err := r.open(in.ct)
+	if err != nil {
+		return nil, pci.Entered{}, err
+	}
+	inner, err := parse(plain)
+	if err == nil && inner.isSealed() {
+		err = malformed("a sealed form is in a sealed form")
+	}
+	if err != nil {
+		return nil, pci.Entered{}, err
+	}
+	card, entered, err := f.card(inner)
+	entered.Envelope = r.envelope
+	return card, entered, err
+}
+
+// readForm fills buf, of locked memory, with the whole body.
+func readForm(r *http.Request, buf []byte) ([]byte, error) {
 	mediaType, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || mediaType != "application/x-www-form-urlencoded" {
-		return nil, fmt.Errorf("%w: it is not application/x-www-form-urlencoded", pci.ErrMalformed)
+		return nil, malformed("it is not application/x-www-form-urlencoded")
 	}
 	n := 0
 	for n < len(buf) {
@@ -99,18 +145,27 @@ func read(r *http.Request, buf []byte) ([]byte, error) {
 			return nil, pci.ErrTooLarge
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: it ends early", pci.ErrMalformed)
+			return nil, malformed("it ends early")
 		}
 	}
 	return nil, pci.ErrTooLarge
 }
 
 // form is a parsed body: slices of the same locked memory.
-type form struct{ number, expiry, cvv, name, id []byte }
+type form struct {
+	number, expiry, cvv, name, id []byte
+	sealedText
+}
+
+func (f form) isSealed() bool { return f.key != nil || f.enc != nil || f.ct != nil }
+
+func (f form) isOpen() bool {
+	return f.number != nil || f.expiry != nil || f.cvv != nil || f.name != nil || f.id != nil
+}
 
 func parse(body []byte) (form, error) {
 	var f form
-	seen := make(map[string]bool, 5)
+	seen := make(map[string]bool, 8)
 	for pair := range bytes.SplitSeq(body, []byte("&")) {
 		if len(pair) == 0 {
 			continue
@@ -118,14 +173,14 @@ func parse(body []byte) (form, error) {
 		name, value, _ := bytes.Cut(pair, []byte("="))
 		value, ok := unescape(value)
 		if !ok {
-			return form{}, fmt.Errorf("%w: a value is not percent-encoded UTF-8", pci.ErrMalformed)
+			return form{}, malformed("a value is not percent-encoded UTF-8")
 		}
 		field := f.field(name)
 		if field == nil {
-			return form{}, fmt.Errorf("%w: it has a field that is not of this form", pci.ErrMalformed)
+			return form{}, malformed("it has a field that is not of this form")
 		}
 		if seen[string(name)] {
-			return form{}, fmt.Errorf("%w: a field stands in it twice", pci.ErrMalformed)
+			return form{}, malformed("a field stands in it twice")
 		}
 		seen[string(name)] = true
 		*field = value
@@ -145,6 +200,12 @@ func (f *form) field(name []byte) *[]byte {
 		return &f.name
 	case fieldForm:
 		return &f.id
+	case fieldKey:
+		return &f.key
+	case fieldEnc:
+		return &f.enc
+	case fieldCT:
+		return &f.ct
 	default:
 		return nil
 	}

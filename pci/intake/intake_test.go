@@ -56,12 +56,12 @@ type bench struct {
 func newBench() bench {
 	hsm := &objects{}
 	store := custody.New(hsm, custody.Config{Deadline: time.Hour, Capacity: 1 << 20})
-	return bench{New(store, func() time.Time { return today }), store, hsm}
+	return bench{New(store, nil, true, func() time.Time { return today }), store, hsm}
 }
 
 // post hands a body to the intake.
 func (b bench) post(body string) (pci.CardRef, pci.Entered, error) {
-	return b.Take(request(strings.NewReader(body)), "pay_1")
+	return b.Take(request(strings.NewReader(body)), "pay_1", nil)
 }
 
 func request(body io.Reader) *http.Request {
@@ -270,7 +270,7 @@ func TestContentTypes(t *testing.T) {
 	} {
 		r := request(strings.NewReader(with()))
 		r.Header.Set("Content-Type", contentType)
-		_, _, err := newBench().Take(r, "pay_1")
+		_, _, err := newBench().Take(r, "pay_1", nil)
 		if ok && err != nil || !ok && !errors.Is(err, pci.ErrMalformed) {
 			t.Errorf("%q: %v, want it to be accepted: %v", contentType, err, ok)
 		}
@@ -288,12 +288,12 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 		}
 	}
 	endless := iotest.DataErrReader(neverEnding('4'))
-	if _, _, err := newBench().Take(request(endless), "pay_1"); !errors.Is(err, pci.ErrTooLarge) {
+	if _, _, err := newBench().Take(request(endless), "pay_1", nil); !errors.Is(err, pci.ErrTooLarge) {
 		t.Errorf("endless: %v, want pci.ErrTooLarge", err)
 	}
 	r := request(nil)
 	r.Body = http.MaxBytesReader(httptest.NewRecorder(), io.NopCloser(strings.NewReader(padded(100))), 50)
-	if _, _, err := newBench().Take(r, "pay_1"); !errors.Is(err, pci.ErrTooLarge) {
+	if _, _, err := newBench().Take(r, "pay_1", nil); !errors.Is(err, pci.ErrTooLarge) {
 		t.Errorf("past the server's own limit: %v, want pci.ErrTooLarge", err)
 	}
 }
@@ -313,7 +313,7 @@ func TestBodiesInPieces(t *testing.T) {
 		"halves":            iotest.HalfReader(strings.NewReader(with())),
 		"end with the data": iotest.DataErrReader(strings.NewReader(with())),
 	} {
-		if _, _, err := newBench().Take(request(body), "pay_1"); err != nil {
+		if _, _, err := newBench().Take(request(body), "pay_1", nil); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -322,7 +322,7 @@ func TestBodiesInPieces(t *testing.T) {
 func TestABodyThatEndsEarly(t *testing.T) {
 	for _, end := range []error{io.ErrUnexpectedEOF, context.Canceled, errors.New("4111111111111111")} {
 		body := io.MultiReader(strings.NewReader(with()), iotest.ErrReader(end))
-		_, _, err := newBench().Take(request(body), "pay_1")
+		_, _, err := newBench().Take(request(body), "pay_1", nil)
 		if !errors.Is(err, pci.ErrMalformed) || strings.Contains(err.Error(), "4111") {
 			t.Errorf("%v: %v, want pci.ErrMalformed and nothing of the cause", end, err)
 		}
@@ -371,8 +371,8 @@ func TestFaultsOfCustodyComeBack(t *testing.T) {
 	if _, entered, err := b.post(with()); !errors.Is(err, pci.ErrUnavailable) || isCardErrors(err) {
 		t.Errorf("%+v, %v, want pci.ErrUnavailable", entered, err)
 	}
-	full := New(custody.New(&objects{}, custody.Config{Deadline: time.Hour, Now: time.Now}), nil)
-	if _, _, err := full.Take(request(strings.NewReader(with("expiry", "07/90"))), "pay_1"); !errors.Is(err, pci.ErrFull) {
+	full := New(custody.New(&objects{}, custody.Config{Deadline: time.Hour, Now: time.Now}), nil, true, nil)
+	if _, _, err := full.Take(request(strings.NewReader(with("expiry", "07/90"))), "pay_1", nil); !errors.Is(err, pci.ErrFull) {
 		t.Errorf("%v, want pci.ErrFull", err)
 	}
 }
@@ -396,7 +396,7 @@ func TestNothingOfABodyIsLeft(t *testing.T) {
 		"too large": with() + strings.Repeat("4", 5000),
 	} {
 		s := &spy{Reader: strings.NewReader(body)}
-		_, _, _ = newBench().Take(request(s), "pay_1")
+		_, _, _ = newBench().Take(request(s), "pay_1", nil)
 		if len(s.buffers) == 0 {
 			t.Fatalf("%s: nothing was read", name)
 		}
@@ -419,7 +419,7 @@ func FuzzForm(f *testing.F) {
 	}
 	b := newBench()
 	f.Fuzz(func(t *testing.T, body []byte) {
-		ref, entered, err := b.Take(request(bytes.NewReader(body)), "pay_1")
+		ref, entered, err := b.Take(request(bytes.NewReader(body)), "pay_1", nil)
 		if err != nil {
 			known := errors.Is(err, pci.ErrMalformed) || errors.Is(err, pci.ErrTooLarge) || isCardErrors(err)
 			if !known {

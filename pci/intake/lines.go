@@ -75,6 +75,7 @@ type lines struct {
 	skip bool   // the rest of a line that is too long is passed over
 
 	unseal func(cardText) (*recipient, error)
+	plain  bool       // a line may be an open card
 	first  bool       // the next line is the first one
 	sealed *recipient // of a sealed stream
 
@@ -85,8 +86,8 @@ type lines struct {
 	ended   bool
 }
 
-func newLines(unseal func(cardText) (*recipient, error)) (*lines, error) {
-	l := &lines{unseal: unseal, first: true}
+func newLines(open bool, unseal func(cardText) (*recipient, error)) (*lines, error) {
+	l := &lines{plain: open, unseal: unseal, first: true}
 	l.changed.L = &l.mu
 	var err error
 	if l.buf, err = pan.NewArea(streamBuffer); err != nil {
@@ -105,6 +106,9 @@ func newLines(unseal func(cardText) (*recipient, error)) (*lines, error) {
 // release wipes what was read. Nobody reads or takes any more.
 func (l *lines) release() {
 	l.buf.Release()
+	if l.sealed != nil {
+		l.sealed.release()
+	}
 	for _, b := range []*batch{l.open, l.taken} {
 		if b != nil {
 			b.cards.Release()
@@ -170,6 +174,8 @@ func (l *lines) put(line []byte, wrong error) (more bool, err error) {
 // add reads a line's card into the next place of the open batch.
 func (l *lines) add(c cardText) error {
 	switch {
+	case l.sealed == nil && !l.plain && !c.isSealed():
+		return pci.ErrOpenCard
 	case l.sealed == nil:
 		return c.addTo(l.open.cards)
 	case c.ct == nil || c.key != nil || c.enc != nil || c.number != nil || c.expiry != nil:

@@ -2,22 +2,22 @@ package intake
 
 import (
 	"crypto/ecdh"
-	"crypto/hpke"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"fmt"
 
 	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/internal/pan"
 )
 
-// A sealed card is {"key": "intake v1", "enc": "…", "ct": "…"}: the key's name as GET /v1/intake/key gives it, the
-// encapsulated key and the ciphertext in base64url (RFC 4648, section 5) without padding. The plaintext is the JSON of an
-// open card. A sealed stream begins with a line of key and enc, and has a ct in each line after it: one HPKE context
-// (RFC 9180, section 5.2) seals them all, in order, so that none can be left out, moved or repeated.
+// What is sealed has three members: key, the key's name as GET /v1/intake/key gives it; enc, the encapsulated key; ct, the
+// ciphertext; both in base64url (RFC 4648, section 5) without padding. By API it is a JSON object, and the plaintext that of
+// an open card. A sealed stream begins with a line of key and enc, and has a ct in each line after it: one HPKE context
+// (RFC 9180, section 5.2) seals them all, in order, so that none can be left out, moved or repeated. From the checkout page
+// it is a form of the three, and the plaintext is the form that would be sent otherwise.
 //
-// The HTTP layer, its buffers and whoever ends TLS in front of it see ciphertext only. Here HPKE's keys and each plaintext
-// are in ordinary memory for a moment; the plaintext is wiped as soon as it has been read.
+// The HTTP layer, its buffers and whoever ends TLS in front of it see ciphertext only; the plaintext is opened into locked
+// memory. HPKE's keys, which open this one message, are in ordinary memory for a moment.
 
 // Keys finds the private half of a key that cards are sealed to, by its name; nil where there is none. It stays in the
 // HSM.
@@ -25,48 +25,63 @@ type Keys interface {
 	IntakeKey(name string) ecdh.KeyExchanger
 }
 
-// recipient opens what was sealed in one HPKE context.
-type recipient struct{ hpke *hpke.Recipient }
+// sealedText is what is sealed, as it came.
+type sealedText struct{ key, enc, ct []byte }
 
-// newRecipient begins with a sealed card, or with the first line of a sealed stream. info binds it to its request.
-func newRecipient(keys Keys, c cardText, info []byte) (*recipient, error) {
-	exchanger := keys.IntakeKey(string(c.key))
+// recipient opens what was sealed in one HPKE context, into a slot of its own.
+type recipient struct {
+	hpke     *hpkeContext
+	aad      []byte
+	slot     *pan.Slot
+	envelope pci.Envelope
+}
+
+// newRecipient begins with a sealed card, or with the first line of a sealed stream. info and aad bind it to its request.
+// Its owner releases it.
+func newRecipient(keys Keys, sealed sealedText, info, aad []byte) (*recipient, error) {
+	exchanger := keys.IntakeKey(string(sealed.key))
 	if exchanger == nil {
-		return nil, malformed("it is sealed to a key that is not in use: ask GET /v1/intake/key again")
+		return nil, pci.ErrIntakeKey
 	}
-	enc, err := decode(c.enc)
+	enc, err := decode(sealed.enc)
 	if err != nil {
 		return nil, err
 	}
-	watched := &watchedExchanger{KeyExchanger: exchanger}
-	private, err := hpke.NewDHKEMPrivateKey(watched)
+	opened, err := setUpRecipient(exchanger, enc, info)
 	if err != nil {
-		return nil, fmt.Errorf("intake key: %w", err)
+		return nil, err
 	}
-	kdf, aead := pci.SealingSuite()
-	opened, err := hpke.NewRecipient(enc, private, kdf, aead, info)
-	if watched.fault != nil { // of the HSM, not of the sender
-		return nil, watched.fault
-	}
+	slot, err := pan.NewSlot()
 	if err != nil {
-		return nil, malformed("its encapsulated key is none of this suite")
+		return nil, err
 	}
-	return &recipient{opened}, nil
+	return &recipient{opened, aad, slot, pci.Envelope{Key: string(sealed.key), Hash: sha256.Sum256(enc)}}, nil
+}
+
+// open lends the plaintext of the next ciphertext, in locked memory, until the next one is opened or the recipient released.
+func (r *recipient) open(ct []byte) ([]byte, error) {
+	sealed, err := decode(ct)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := r.hpke.open(r.slot.Bytes(), r.aad, sealed)
+	if errors.Is(err, errOpen) {
+		return nil, malformed("it does not open: it was altered, is out of its order, or was sealed for another request")
+	}
+	return plain, err
 }
 
 // addTo opens the next ciphertext and reads the card in it into the next place of a batch.
 func (r *recipient) addTo(cards *pan.Batch, ct []byte) error {
-	sealed, err := decode(ct)
+	plain, err := r.open(ct)
 	if err != nil {
 		return err
 	}
-	plain, err := r.hpke.Open(nil, sealed)
 	defer clear(plain)
-	if err != nil {
-		return malformed("it does not open: it was altered, is out of its order, or was sealed for another request")
-	}
 	return addCard(cards, plain)
 }
+
+func (r *recipient) release() { r.slot.Release() }
 
 func decode(text []byte) ([]byte, error) {
 	raw := make([]byte, base64.RawURLEncoding.DecodedLen(len(text)))
@@ -75,18 +90,4 @@ func decode(text []byte) ([]byte, error) {
 		return nil, malformed("a sealed member is not base64url without padding")
 	}
 	return raw[:n], nil
-}
-
-// watchedExchanger remembers the fault of an exchange: crypto/hpke may not hand it on as it was.
-type watchedExchanger struct {
-	ecdh.KeyExchanger
-	fault error
-}
-
-func (w *watchedExchanger) ECDH(public *ecdh.PublicKey) ([]byte, error) {
-	secret, err := w.KeyExchanger.ECDH(public)
-	if err != nil {
-		w.fault = errors.Join(pci.ErrUnavailable, err)
-	}
-	return secret, err
 }

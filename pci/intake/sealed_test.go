@@ -75,7 +75,7 @@ func envelope(key, enc, ct string) string {
 func TestASealedCardIsTakenUnderItsInfoOnly(t *testing.T) {
 	v := newVault(t)
 	post := func(body string) (pci.Tokenized, error) {
-		return newTokens(&forge{}, v).One(httptest.NewRequest("POST", "/", strings.NewReader(body)), "d", []byte("info"))
+		return newTokens(&forge{}, v, true).One(httptest.NewRequest("POST", "/", strings.NewReader(body)), "d", []byte("info"))
 	}
 	enc, seal := v.sealer(t, "info")
 	good := envelope("intake v1", enc, seal(line(number(1))))
@@ -119,7 +119,7 @@ func TestASealedCardIsTakenUnderItsInfoOnly(t *testing.T) {
 func (v *vault) stream(t *testing.T, lines ...string) ([]pci.Tokenized, error) {
 	t.Helper()
 	var all []pci.Tokenized
-	err := newTokens(&forge{}, v).Stream(t.Context(), readCloser{strings.NewReader(strings.Join(lines, "\n"))}, "d", []byte("info"),
+	err := newTokens(&forge{}, v, true).Stream(t.Context(), readCloser{strings.NewReader(strings.Join(lines, "\n"))}, "d", []byte("info"),
 		func(batch []pci.Tokenized) error { all = append(all, batch...); return nil })
 	return all, err
 }
@@ -173,7 +173,7 @@ func FuzzSealedCard(f *testing.F) {
 	f.Add(envelope("intake v1", enc, "AA"))
 	f.Add(`{"ct":"AA"}`)
 	f.Fuzz(func(t *testing.T, body string) {
-		_, err := newTokens(&forge{}, v).One(httptest.NewRequest("POST", "/", strings.NewReader(body)), "d", []byte("info"))
+		_, err := newTokens(&forge{}, v, true).One(httptest.NewRequest("POST", "/", strings.NewReader(body)), "d", []byte("info"))
 		if err != nil && !errors.Is(err, pci.ErrMalformed) && !errors.Is(err, pci.ErrTooLarge) && !isCardErrors(err) {
 			t.Errorf("%q: %v", body, err)
 		}

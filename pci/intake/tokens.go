@@ -17,16 +17,17 @@ import (
 type Tokens struct {
 	batches lend.Batches
 	keys    Keys
+	open    bool
 	turns   *turns
 }
 
-// NewTokens returns an intake whose cards become tokens of a service.
-func NewTokens(service *tokenization.Service, keys Keys) *Tokens {
-	return newTokens(lend.OfBatches(service), keys)
+// NewTokens returns an intake whose cards become tokens of a service. Where open is false, they are taken sealed only.
+func NewTokens(service *tokenization.Service, keys Keys, open bool) *Tokens {
+	return newTokens(lend.OfBatches(service), keys, open)
 }
 
-func newTokens(batches lend.Batches, keys Keys) *Tokens {
-	return &Tokens{batches, keys, newTurns(cardsAtOnce, cardsOfKey)}
+func newTokens(batches lend.Batches, keys Keys, open bool) *Tokens {
+	return &Tokens{batches, keys, open, newTurns(cardsAtOnce, cardsOfKey)}
 }
 
 // One reads the body of r, one card in JSON, and computes its token in a domain. A sealed card must have been sealed under
@@ -68,16 +69,21 @@ func (t *Tokens) add(cards *pan.Batch, text, info []byte) error {
 	if err != nil {
 		return err
 	}
-	if !c.isSealed() {
+	switch {
+	case c.isSealed():
+	case !t.open:
+		return pci.ErrOpenCard
+	default:
 		return c.addTo(cards)
 	}
 	if c.key == nil || c.enc == nil || c.ct == nil || c.number != nil || c.expiry != nil {
 		return malformed("a sealed card has key, enc and ct, and nothing else")
 	}
-	r, err := newRecipient(t.keys, c, info)
+	r, err := newRecipient(t.keys, c.sealedText, info, nil)
 	if err != nil {
 		return err
 	}
+	defer r.release()
 	return r.addTo(cards, c.ct)
 }
 
@@ -105,7 +111,7 @@ func (c cardText) addTo(cards *pan.Batch) error {
 func (t *Tokens) Stream(ctx context.Context, body io.ReadCloser, domain string, info []byte, each func([]pci.Tokenized) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	lines, err := newLines(func(c cardText) (*recipient, error) { return newRecipient(t.keys, c, info) })
+	lines, err := newLines(t.open, func(c cardText) (*recipient, error) { return newRecipient(t.keys, c.sealedText, info, nil) })
 	if err != nil {
 		return err
 	}

@@ -52,7 +52,7 @@ func line(number string) string { return `{"number":"` + number + `","expiry":"2
 func stream(t *testing.T, f *forge, body io.Reader) ([]pci.Tokenized, error) {
 	t.Helper()
 	var all []pci.Tokenized
-	err := newTokens(f, nil).Stream(t.Context(), io.NopCloser(body), "d", nil, func(batch []pci.Tokenized) error {
+	err := newTokens(f, nil, true).Stream(t.Context(), io.NopCloser(body), "d", nil, func(batch []pci.Tokenized) error {
 		all = append(all, batch...)
 		return nil
 	})
@@ -140,7 +140,7 @@ func TestAStreamEndsWithItsAnswers(t *testing.T) {
 	for name, more := range map[string]io.Reader{"sends on": endless{}, "is silent": silent(t)} {
 		body := io.MultiReader(strings.NewReader(line(number(1))+"\n"), more)
 		closer, _ := more.(io.Closer)
-		err := newTokens(&forge{}, nil).Stream(t.Context(), struct {
+		err := newTokens(&forge{}, nil, true).Stream(t.Context(), struct {
 			io.Reader
 			io.Closer
 		}{body, closer}, "d", nil, func([]pci.Tokenized) error { return gone })
@@ -168,7 +168,7 @@ func TestALineIsNotKeptForOthers(t *testing.T) {
 	answered := make(chan int)
 	done := make(chan error)
 	go func() {
-		done <- newTokens(&forge{}, nil).Stream(t.Context(), r, "d", nil, func(batch []pci.Tokenized) error {
+		done <- newTokens(&forge{}, nil, true).Stream(t.Context(), r, "d", nil, func(batch []pci.Tokenized) error {
 			answered <- len(batch)
 			return nil
 		})
@@ -188,7 +188,7 @@ func TestALineIsNotKeptForOthers(t *testing.T) {
 }
 
 func TestNoDigitIsLeftInTheMemoryOfAStream(t *testing.T) {
-	l, err := newLines(nil)
+	l, err := newLines(true, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func TestNoDigitIsLeftInTheMemoryOfAStream(t *testing.T) {
 
 func TestOneCardOfABody(t *testing.T) {
 	post := func(body string) (pci.Tokenized, error) {
-		return newTokens(&forge{}, nil).One(httptest.NewRequest("POST", "/", strings.NewReader(body)), "d", nil)
+		return newTokens(&forge{}, nil, true).One(httptest.NewRequest("POST", "/", strings.NewReader(body)), "d", nil, true)
 	}
 	if got, err := post(line(number(9))); err != nil || got.Token.Card.Brand != pci.Visa || got.Token.Token == "" {
 		t.Errorf("%+v, %v", got, err)

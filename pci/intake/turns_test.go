@@ -24,10 +24,10 @@ func TestSlowBodiesLeaveRoomForOthers(t *testing.T) {
 		for range 300 {
 			body, sender := io.Pipe()
 			senders = append(senders, sender)
-			slow.Go(func() { _, _, _ = b.Take(request(body), "pay_slow") })
+			slow.Go(func() { _, _, _ = b.Take(request(body), "pay_slow", nil) })
 		}
 		synctest.Wait() // all of them are being read, or wait
-		if _, _, err := b.Take(request(strings.NewReader(with())), "pay_other"); err != nil {
+		if _, _, err := b.Take(request(strings.NewReader(with())), "pay_other", nil); err != nil {
 			t.Errorf("another payment's card: %v", err)
 		}
 		slot, err := pan.NewSlot()
@@ -53,7 +53,7 @@ func TestSlowBodiesOfManyPaymentsLeaveRoomForSales(t *testing.T) {
 		for i := range 300 {
 			body, sender := io.Pipe()
 			senders = append(senders, sender)
-			slow.Go(func() { _, _, _ = b.Take(request(body), "pay_"+strings.Repeat("i", i)) })
+			slow.Go(func() { _, _, _ = b.Take(request(body), "pay_"+strings.Repeat("i", i), nil) })
 		}
 		synctest.Wait()
 		slot, err := pan.NewSlot()
@@ -61,14 +61,14 @@ func TestSlowBodiesOfManyPaymentsLeaveRoomForSales(t *testing.T) {
 			t.Fatalf("no locked memory for a sale: %v", err)
 		}
 		slot.Release()
-		if _, _, err := b.Take(request(strings.NewReader(with())), "pay_other"); !errors.Is(err, pci.ErrFull) {
+		if _, _, err := b.Take(request(strings.NewReader(with())), "pay_other", nil); !errors.Is(err, pci.ErrFull) {
 			t.Errorf("one card more: %v, want ErrFull", err)
 		}
 		for _, sender := range senders {
 			_ = sender.CloseWithError(io.ErrUnexpectedEOF)
 		}
 		slow.Wait()
-		if _, _, err := b.Take(request(strings.NewReader(with())), "pay_other"); err != nil {
+		if _, _, err := b.Take(request(strings.NewReader(with())), "pay_other", nil); err != nil {
 			t.Errorf("afterwards: %v", err)
 		}
 	})
@@ -77,7 +77,7 @@ func TestSlowBodiesOfManyPaymentsLeaveRoomForSales(t *testing.T) {
 // One API key cannot keep the cards of the others waiting.
 func TestSlowBodiesOfAnAPIKeyLeaveRoomForOthers(t *testing.T) {
 	inABubble(t, func(t *testing.T) {
-		service := newTokens(&forge{}, nil)
+		service := newTokens(&forge{}, nil, true)
 		post := func(body io.Reader, key string) error {
 			_, err := service.One(httptest.NewRequest("POST", "/", body), "d", []byte(key))
 			return err
@@ -107,7 +107,7 @@ func TestWhoLeavesGivesUpTheTurn(t *testing.T) {
 	turns := newTurns(formsAtOnce, formsOfPayment)
 	var held []func()
 	for range formsOfPayment {
-		done, err := turns.take(t.Context(), "pay_1")
+		done, err := turns.take(t.Context(), "pay_1", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
