@@ -90,7 +90,7 @@ func TestASealedCardIsTakenUnderItsInfoOnly(t *testing.T) {
 		want error
 	}{
 		"sealed for another request": {envelope("intake v1", otherEnc, otherSeal(line(number(1)))), pci.ErrMalformed},
-		"another key":                {envelope("intake v2", enc, "AA"), pci.ErrMalformed},
+		"another key":                {envelope("intake v2", enc, "AA"), pci.ErrIntakeKey},
 		"another encapsulated key":   {envelope("intake v1", otherEnc, nextSeal(line(number(1)))), pci.ErrMalformed},
 		"out of its order":           {envelope("intake v1", nextEnc, nextSeal(line(number(1)))), pci.ErrMalformed},
 		"an invalid point":           {envelope("intake v1", off, "AA"), pci.ErrMalformed},
@@ -156,7 +156,7 @@ func TestASealedStreamIsOneContext(t *testing.T) {
 	if err != nil || !errors.Is(got[0].Err, pci.ErrMalformed) || got[1].Err != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got, err := v.stream(t, `{"key":"intake v9","enc":"AA"}`, text[1]); !errors.Is(err, pci.ErrMalformed) || len(got) != 0 {
+	if got, err := v.stream(t, `{"key":"intake v9","enc":"AA"}`, text[1]); !errors.Is(err, pci.ErrIntakeKey) || len(got) != 0 {
 		t.Errorf("an unknown key: %+v, %v", got, err)
 	}
 	// What is neither a card nor the beginning of a sealed stream is a line like the others.
