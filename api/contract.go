@@ -82,8 +82,9 @@ type Cards interface {
 // Tokens issues tokens, shows them and ends them. A token lives in a domain; an empty domain means that of the caller's
 // merchant, and one that the merchant does not use is [ErrNoDomain]. Bodies that carry cards are handed on unread.
 type Tokens interface {
-	// Issue takes one card from the body of r. issued is false where the card had its token already.
-	Issue(r *http.Request, caller Caller, domain string) (token Token, issued bool, err error)
+	// Issue takes one card from the body of r. issued is false where the card had its token already. A repeat under the
+	// same idempotency key, empty for none, gets the first answer; for another card it is [ErrIdempotency].
+	Issue(r *http.Request, caller Caller, domain, idempotencyKey string) (token Token, issued bool, err error)
 	// IssueAll takes cards from the body of r, one JSON object a line, and calls answer with what became of them: in
 	// order, and not before it is committed. What is wrong with one card is that card's result. It ends with the body,
 	// or with the first error of answer.
@@ -379,5 +380,7 @@ type IntakeKey struct {
 	PublicKey  string         `json:"public_key"`  // base64url of the uncompressed point
 	CheckValue string         `json:"check_value"` // first 8 bytes of the SHA-256 of the public key (SubjectPublicKeyInfo), in hex, as in the entry
 	CreatedAt  time.Time      `json:"created_at"`
-	Receipt    []ReceiptEntry `json:"receipt"` // the key's entries: its birth says its check value
+	ReplacedAt *time.Time     `json:"replaced_at,omitempty"` // when another key takes its place; absent where no time is set
+	ExpiresAt  *time.Time     `json:"expires_at,omitempty"`  // when what is sealed to it does not open any more
+	Receipt    []ReceiptEntry `json:"receipt"`               // the key's entries: its birth says its check value
 }

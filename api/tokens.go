@@ -27,8 +27,12 @@ func (s *server) issueToken(w http.ResponseWriter, r *http.Request, caller Calle
 	if err != nil {
 		return err
 	}
+	key, err := idempotencyKey(r.Header)
+	if err != nil {
+		return err
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxCard)
-	token, issued, err := s.cfg.Tokens.Issue(r, caller, domain)
+	token, issued, err := s.cfg.Tokens.Issue(r, caller, domain, key)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func aToken(token pci.Token) Token {
 		Card: Card{Brand: visa.Brand, Truncated: visa.Truncated, Expiry: visa.Expiry.String()}, CreatedAt: day}
 }
 
-func (g *registry) Issue(r *http.Request, _ Caller, domain string) (Token, bool, error) {
+func (g *registry) Issue(r *http.Request, _ Caller, domain, _ string) (Token, bool, error) {
 	g.domain = domain
 	if _, err := io.ReadAll(r.Body); err != nil {
 		return Token{}, false, pci.ErrTooLarge

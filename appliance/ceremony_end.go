@@ -86,6 +86,11 @@ func putToDeath(ctx context.Context, n *node, key hsm.Key) (change, error) {
 	return change{result: result, keys: []string{key.Label()}, apply: func(tx *ledger.Tx, data func() map[string]any) error {
 		d := data()
 		d["check_value"] = row.CheckValue
+		if key.Role == roleIntake {
+			if err := tx.ForgetEnvelopes(key.Label()); err != nil {
+				return err
+			}
+		}
 		return recordKey(tx, "key.destroyed", row, d)
 	}}, nil
 }

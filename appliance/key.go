@@ -18,32 +18,46 @@ import (
 
 type keyCommand struct {
 	List        listKeysCommand    `cmd:"" default:"withargs" help:"List the HSM's keys against the books; exit 1 if they disagree."`
-	Rotate      rotateKeyCommand   `cmd:"" help:"Make a new version of the tokenization key, for cards that have no token yet."`
+	Rotate      rotateKeyCommand   `cmd:"" help:"Make a new version of the tokenization key, for cards that have no token yet, or of the key that cards are sealed to."`
 	Retire      retireKeyCommand   `cmd:"" help:"Replace the tokens of an old version of the tokenization key, and destroy it in the end."`
 	Status      keyStatusCommand   `cmd:"" help:"Say how far retirements have come, and what they wait for."`
 	Acknowledge acknowledgeCommand `cmd:"" help:"Acknowledge replaced tokens for a domain that does not do so itself."`
 }
 
-// tokenizeOnly is the argument of commands that are for the tokenization key: other keys are rotated in ceremonies.
-type tokenizeOnly struct {
-	Role string `arg:"" enum:"tokenize" help:"tokenize. All other roles are rotated in a ceremony, which tokenize can be too."`
+type rotateKeyCommand struct {
+	Role string `arg:"" enum:"tokenize,intake" help:"tokenize, or intake: the key that cards are sealed to, which is rotated by itself too. All other roles are rotated in a ceremony, which these can be too."`
 }
 
-type rotateKeyCommand struct{ tokenizeOnly }
-
 // Run rotates the key.
-func (rotateKeyCommand) Run(ctx context.Context, g globals) error {
-	row, err := operate[store.Key](ctx, g, "key rotate", nothing{})
+func (c rotateKeyCommand) Run(ctx context.Context, g globals) error {
+	row, err := operate[store.Key](ctx, g, "key rotate", rotateKey{hsm.Role(c.Role)})
 	if err != nil {
 		return err
+	}
+	if row.Role == string(roleIntake) {
+		fmt.Printf("Cards are sealed to %s from now on (check value %s). The version before opens on for the time of intake.overlap.\n", row.Name(), row.CheckValue)
+		return nil
 	}
 	fmt.Printf("%s is the active version (check value %s). Tokens of older versions work on.\n", row.Name(), row.CheckValue)
 	fmt.Println("It is recoverable and has no backup yet: back it up in a ceremony now. Until then its tokens are lost with the HSM.")
 	return nil
 }
 
-// rotateKey makes the next version of the tokenization key the active one.
-func (o *operations) rotateKey(ctx context.Context, by ledger.Operator, _ nothing) (store.Key, error) {
+type rotateKey struct{ Role hsm.Role }
+
+// rotateKey makes the next version of a key the active one.
+func (o *operations) rotateKey(ctx context.Context, by ledger.Operator, q rotateKey) (store.Key, error) {
+	switch q.Role {
+	case roleTokenize:
+		return o.rotateTokenKey(ctx, by)
+	case roleIntake:
+		return o.rotateIntakeKey(ctx, by)
+	default:
+		return store.Key{}, fmt.Errorf("%q is rotated in a ceremony", q.Role)
+	}
+}
+
+func (o *operations) rotateTokenKey(ctx context.Context, by ledger.Operator) (store.Key, error) {
 	n := o.node
 	spec, err := specOf(roleTokenize)
 	if err != nil {
@@ -104,7 +118,7 @@ func (n *node) announceKey(ctx context.Context, key hsm.Key, spec hsm.Spec, by l
 }
 
 type retireKeyCommand struct {
-	tokenizeOnly
+	Role    string        `arg:"" enum:"tokenize" help:"tokenize. All other roles are retired in a ceremony, which tokenize can be too."`
 	Version uint32        `arg:"" help:"The version to retire; rotate first."`
 	Window  time.Duration `default:"720h" help:"How long replaced tokens work on once all are replaced, whatever is acknowledged."`
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/finterra/finpay/appliance/ledger"
@@ -151,6 +152,16 @@ type keyProblem struct {
 }
 
 func (p *keyProblem) Error() string { return p.key + " " + p.reason }
+
+// onlyAbout reports whether there are problems, and none of another role's keys.
+func onlyAbout(role hsm.Role, problems []error) bool {
+	for _, err := range problems {
+		if p, ok := errors.AsType[*keyProblem](err); !ok || !strings.HasPrefix(p.key, string(role)+" ") {
+			return false
+		}
+	}
+	return len(problems) > 0
+}
 
 // keyProblems holds the books against the log that signed them and against the HSM. The error is about asking.
 func (n *node) keyProblems(ctx context.Context) (problems []error, err error) {

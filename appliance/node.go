@@ -37,6 +37,11 @@ func openNode(ctx context.Context, cfg config.Config, log *slog.Logger) (*node, 
 		return nil, errors.Join(err, n.close())
 	}
 	problems, err := n.keyProblems(ctx)
+	if err == nil && onlyAbout(roleIntake, problems) {
+		if err = n.buryIntakeKeys(ctx); err == nil {
+			problems, err = n.keyProblems(ctx)
+		}
+	}
 	if err == nil && len(problems) > 0 {
 		err = fmt.Errorf("the HSM's keys are not those of the books, so nothing is served: %w", errors.Join(problems...))
 	}

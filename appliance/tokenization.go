@@ -33,11 +33,11 @@ func (a *appliance) assembleTokens(ctx context.Context) error {
 	if a.cipher, err = tokenization.New(keys, domains, a.cards, registry{a.node.store}); err != nil {
 		return err
 	}
-	if a.sealed, err = openIntakeKeys(ctx, a.node); err != nil {
+	if a.sealed, err = openIntakeKeys(ctx, a.node, a.cfg.Intake.Rotate, a.cfg.Intake.Overlap); err != nil {
 		return err
 	}
 	a.tokens, err = tokens.New(ctx, tokens.Config{Store: a.node.store, Ledger: a.node.ledger, Cards: intake.NewTokens(a.cipher, a.sealed, a.cfg.Intake.Open),
-		Release: release.New(a.cipher), Keys: tokenKeys{a}, Domains: described, Bound: a.cfg.Tokens.Bound, Log: a.log})
+		Release: release.New(a.cipher), Keys: tokenKeys{a}, Requests: a.node.merchants, Domains: described, Bound: a.cfg.Tokens.Bound, Log: a.log})
 	return err
 }
 

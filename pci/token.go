@@ -36,5 +36,7 @@ type IssuedToken struct {
 type Tokenized struct {
 	Token IssuedToken // its Card is the card as it was given; the registered expiry of a known one may differ
 	Known bool        // it was in the registry already
-	Err   error       // [CardErrors], [*CardError], [ErrMalformed], [ErrTooLarge], [ErrUnavailable]; then the rest means nothing
+
+	Envelope Envelope // what it came sealed in, alone; zero otherwise
+	Err      error    // [CardErrors], [*CardError], [ErrMalformed], [ErrTooLarge], [ErrUnavailable]; then the rest means nothing
 }

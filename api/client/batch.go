@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"sync"
 
+	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/pci"
 )
 
@@ -66,6 +67,9 @@ func (c *Client) Batch(ctx context.Context) (*Batch, error) {
 		} else if response.StatusCode >= http.StatusBadRequest {
 			err = problem(response)
 			_ = response.Body.Close()
+			if p, ok := errors.AsType[*Error](err); ok && p.Code == api.ErrIntakeKey.Code {
+				c.forgetIntakeKey() // another batch gets another
+			}
 		}
 		if err != nil {
 			_ = reader.CloseWithError(err) // nobody reads what is sent

@@ -95,15 +95,28 @@ func New(cfg Config) (*Client, error) {
 // Close ends idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+// Option is something about one request.
+type Option func(*http.Request)
+
+// IdempotencyKey makes a request repeatable: the same key with the same card gets the first answer. 1 to 255 printable ASCII
+// characters.
+func IdempotencyKey(key string) Option {
+	return func(r *http.Request) { r.Header.Set("Idempotency-Key", key) }
+}
+
 // Tokenize returns a card's token.
-func (c *Client) Tokenize(ctx context.Context, card Card) (api.Token, error) {
-	var token api.Token
-	body, err := c.sealed(ctx, card)
-	if err != nil {
-		return token, err
+func (c *Client) Tokenize(ctx context.Context, card Card, options ...Option) (token api.Token, err error) {
+	for again := true; ; again = false {
+		body, err := c.sealed(ctx, card)
+		if err != nil {
+			return token, err
+		}
+		err = c.call(ctx, http.MethodPost, "/v1/tokens", body, &token, options...)
+		if problem, ok := errors.AsType[*Error](err); !ok || problem.Code != api.ErrIntakeKey.Code || !again {
+			return token, err
+		}
+		c.forgetIntakeKey()
 	}
-	err = c.call(ctx, http.MethodPost, "/v1/tokens", body, &token)
-	return token, err
 }
 
 // sealed is the body of a request with one card.
@@ -183,7 +196,7 @@ func (c *Client) request(ctx context.Context, method, path string, body io.Reade
 }
 
 // call sends a request and reads the JSON of its answer.
-func (c *Client) call(ctx context.Context, method, path string, body, into any) error {
+func (c *Client) call(ctx context.Context, method, path string, body, into any, options ...Option) error {
 	var content io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
@@ -198,6 +211,9 @@ func (c *Client) call(ctx context.Context, method, path string, body, into any) 
 	}
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
+	}
+	for _, option := range options {
+		option(r)
 	}
 	response, err := c.http.Do(r)
 	if err != nil {
@@ -234,8 +250,15 @@ func problem(response *http.Response) error {
 	return e
 }
 
-// intakeFor is how long a key is used before the appliance is asked again: it is rotated within days.
+// intakeFor is how long a key is used before the appliance is asked again: a replaced one opens for longer than that.
 const intakeFor = 10 * time.Minute
+
+// forgetIntakeKey has the appliance asked again: the key that is known is not in use there any more.
+func (c *Client) forgetIntakeKey() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.intake = nil
+}
 
 type intakeKey struct {
 	name   string

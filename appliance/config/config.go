@@ -99,6 +99,10 @@ type Custody struct {
 type Intake struct {
 	// Open lets cards come open inside TLS; otherwise they are taken sealed only.
 	Open bool `yaml:"open"`
+	// Rotate is the age at which the key that cards are sealed to is replaced, 0 for never but in ceremonies; Overlap is how
+	// long a replaced one still opens.
+	Rotate  time.Duration `yaml:"rotate"`
+	Overlap time.Duration `yaml:"overlap"`
 }
 
 // Checkout is the shopper's session.
@@ -305,6 +309,8 @@ func (c *Config) validate() error {
 	want(c.HSM.CallLimit == 0 || c.HSM.CallLimit >= time.Second, "hsm.call_limit", "at least 1s is wanted")
 	want(c.Custody.Deadline >= time.Minute && c.Custody.Deadline <= time.Hour, "custody.deadline", "1m to 1h are allowed")
 	want(c.Custody.Capacity > 0, "custody.capacity", "at least 1 is wanted")
+	want(c.Intake.Rotate == 0 || c.Intake.Rotate >= time.Minute, "intake.rotate", "0 (in ceremonies only) or at least 1m is wanted")
+	want(c.Intake.Overlap >= c.Checkout.Session, "intake.overlap", "at least checkout.session is wanted: a shopper's page seals to the key that it was shown with")
 	want(c.Checkout.Session >= time.Minute && c.Checkout.Session <= 24*time.Hour, "checkout.session", "1m to 24h are allowed")
 	want(c.Checkout.Attempts >= 1 && c.Checkout.Attempts <= 20, "checkout.attempts", "1 to 20 are allowed")
 	want(c.Limits.KeyRate > 0 && c.Limits.KeyBurst > 0, "limits.key_rate, limits.key_burst", "more than 0 is wanted")

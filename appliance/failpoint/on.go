@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 var (
@@ -21,6 +22,12 @@ func choice() (place string, after int64) {
 		return place, after
 	}
 	return place, 1
+}
+
+// Ahead is how much older than they are keys are taken to be.
+func Ahead() time.Duration {
+	ahead, _ := time.ParseDuration(os.Getenv("FINPAY_AHEAD"))
+	return ahead
 }
 
 // Here ends the process if the test asked for this place.

@@ -164,7 +164,10 @@ func (s *Service) enter(ctx context.Context, p *store.Payment, card pci.CardRef,
 			return err
 		}
 		if _, err := tx.AttemptByForm(p.ID, form); err == nil || !s.payable(current) {
-			return errNotPayable
+			return errNotPayable // a second press of the button is no replay
+		}
+		if err := tx.TakeEnvelope(entered.Envelope); err != nil {
+			return err
 		}
 		current.Attempts++
 		current.UpdatedAt = now

@@ -133,7 +133,7 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 	now := s.cfg.Now()
 	p := store.Payment{ID: id, MerchantID: m.ID, SessionHash: hash, Amount: pci.Amount{Minor: request.Amount, Currency: request.Currency},
 		Reference: request.Reference, ReturnURL: request.ReturnURL, CreatedAt: now, ExpiresAt: now.Add(s.cfg.Session), UpdatedAt: now}
-	first.PaymentID = id
+	first.Answer = id
 	_, err = s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		if idempotencyKey != "" {
 			if _, err := tx.Idempotent(m.ID, idempotencyKey); err == nil {
@@ -178,7 +178,7 @@ func (s *Service) repeat(ctx context.Context, caller api.Caller, request store.I
 	case string(first.RequestMAC) != string(request.RequestMAC):
 		return api.Payment{}, true, api.ErrIdempotency
 	}
-	payment, err = s.Get(ctx, caller, first.PaymentID)
+	payment, err = s.Get(ctx, caller, first.Answer)
 	return payment, true, err
 }
 
@@ -349,6 +349,8 @@ func translate(err error) error {
 		return nil
 	case errors.Is(err, store.ErrNotFound):
 		return api.ErrNotFound
+	case errors.Is(err, pci.ErrReplayed):
+		return pci.ErrReplayed
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, ledger.ErrUnavailable):
 		return fmt.Errorf("%w: %w", api.ErrUnavailable, err)
 	default:

@@ -223,20 +223,20 @@ func (tx *Tx) Advance(prefix string, by int64) error {
 type Idempotent struct {
 	MerchantID, Key string
 	RequestMAC      []byte
-	PaymentID       string
+	Answer          string // what the first answer is made from again
 	CreatedAt       time.Time
 }
 
 // Idempotent returns the first request under a key.
 func (q Queries) Idempotent(merchantID, key string) (Idempotent, error) {
 	i := Idempotent{MerchantID: merchantID, Key: key}
-	err := q.q.QueryRowContext(q.ctx, "SELECT request_mac, payment_id, created_at FROM idempotency WHERE merchant_id = ? AND key = ?", merchantID, key).
-		Scan(&i.RequestMAC, &i.PaymentID, scanTime{&i.CreatedAt})
+	err := q.q.QueryRowContext(q.ctx, "SELECT request_mac, answer, created_at FROM idempotency WHERE merchant_id = ? AND key = ?", merchantID, key).
+		Scan(&i.RequestMAC, &i.Answer, scanTime{&i.CreatedAt})
 	return i, translate(err)
 }
 
 // PutIdempotent keeps the first request under a key.
 func (tx *Tx) PutIdempotent(i Idempotent) error {
-	return tx.Exec("INSERT INTO idempotency (merchant_id, key, request_mac, payment_id, created_at) VALUES (?,?,?,?,?)",
-		i.MerchantID, i.Key, i.RequestMAC, i.PaymentID, formatTime(i.CreatedAt))
+	return tx.Exec("INSERT INTO idempotency (merchant_id, key, request_mac, answer, created_at) VALUES (?,?,?,?,?)",
+		i.MerchantID, i.Key, i.RequestMAC, i.Answer, formatTime(i.CreatedAt))
 }

@@ -27,6 +27,7 @@ type piece struct {
 	renewed []store.Token // known tokens that become active again, or whose card has another expiry
 	bounds  []store.TokenBound
 	refused []refusal // that are entered
+	once    once
 }
 
 // refusal is the first of a series in a day.
@@ -37,10 +38,10 @@ type refusal struct {
 
 // enter commits a batch: new tokens, and what has changed of known ones. What a card's result says of it is committed when
 // enter returns.
-func (s *Service) enter(ctx context.Context, caller api.Caller, domain string, batch []pci.Tokenized) *piece {
-	p := &piece{caller: caller, domain: domain, results: make([]api.TokenResult, len(batch))}
+func (s *Service) enter(ctx context.Context, caller api.Caller, domain string, batch []pci.Tokenized, once once) *piece {
+	p := &piece{caller: caller, domain: domain, results: make([]api.TokenResult, len(batch)), once: once}
 	s.sort(ctx, p, batch)
-	if len(p.rows) == 0 && len(p.renewed) == 0 && len(p.refused) == 0 {
+	if len(p.rows) == 0 && len(p.renewed) == 0 && len(p.refused) == 0 && once.isNothing() {
 		return p
 	}
 	taken, err := s.commit(ctx, p)
@@ -156,6 +157,9 @@ func (s *Service) undo(p *piece, err error) {
 		renewed[row.Token] = true
 	}
 	for i := range p.results {
+		if !p.once.isNothing() && p.results[i].Err == nil {
+			p.results[i] = api.TokenResult{Err: err}
+		}
 		if renewed[p.results[i].Token] {
 			p.results[i] = api.TokenResult{Err: err}
 		}
@@ -189,7 +193,10 @@ func (s *Service) commit(ctx context.Context, p *piece) (taken []int, err error)
 		for _, r := range p.refused {
 			tx.Record(s.entry("token.bound_reached", p.caller, ledger.Failure, "domain:"+r.domain, map[string]any{"card": string(r.truncated), "bound": r.limit}))
 		}
-		return nil
+		if len(taken) > 0 { // they are to be sent again, as they are
+			return nil
+		}
+		return s.takeOnce(tx, p)
 	})
 	return taken, err
 }

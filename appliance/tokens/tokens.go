@@ -32,13 +32,19 @@ import (
 type Cards interface {
 	// One reads one card. A sealed one must have been sealed under info.
 	One(r *http.Request, domain string, info []byte) (pci.Tokenized, error)
-	// Stream reads one card a line, and calls each with what became of them, in order.
-	Stream(ctx context.Context, body io.ReadCloser, domain string, info []byte, each func([]pci.Tokenized) error) error
+	// Stream reads one card a line, and calls each with what became of them, in order. A sealed stream first asks begin.
+	Stream(ctx context.Context, body io.ReadCloser, domain string, info []byte, begin func(pci.Envelope) error, each func([]pci.Tokenized) error) error
 }
 
 // Release seals the card behind a token to a recipient's public key.
 type Release interface {
 	Seal(ctx context.Context, domain string, token pci.Token, recipient, info []byte) (enc, ct []byte, err error)
+}
+
+// Requests tells repeats of requests.
+type Requests interface {
+	// RequestMAC is what is kept of a request to recognise its repeat.
+	RequestMAC(ctx context.Context, request []byte) ([]byte, error)
 }
 
 // Config of a [Service].
@@ -48,7 +54,9 @@ type Config struct {
 	Cards   Cards
 	Release Release
 	Keys    Keys
-	Domains []api.Domain // that are configured
+
+	Requests Requests
+	Domains  []api.Domain // that are configured
 	// Bound is how many different new cards of one first six and last four digits an API key may have tokenized in a domain
 	// and day.
 	Bound int
@@ -105,7 +113,7 @@ func (s *Service) domain(caller api.Caller, named string) (string, error) {
 }
 
 // Issue implements [api.Tokens].
-func (s *Service) Issue(r *http.Request, caller api.Caller, named string) (api.Token, bool, error) {
+func (s *Service) Issue(r *http.Request, caller api.Caller, named, idempotencyKey string) (api.Token, bool, error) {
 	domain, err := s.domain(caller, named)
 	if err != nil {
 		return api.Token{}, false, err
@@ -114,9 +122,21 @@ func (s *Service) Issue(r *http.Request, caller api.Caller, named string) (api.T
 	if err != nil {
 		return api.Token{}, false, err
 	}
-	p := s.enter(r.Context(), caller, domain, []pci.Tokenized{card})
+	once := once{envelope: card.Envelope}
+	if idempotencyKey != "" {
+		if once.request, err = s.request(r.Context(), caller, domain, idempotencyKey, card); err != nil {
+			return api.Token{}, false, err
+		}
+		if token, issued, done, err := s.repeat(r.Context(), caller, named, once.request); done {
+			return token, issued, err
+		}
+	}
+	p := s.enter(r.Context(), caller, domain, []pci.Tokenized{card}, once)
 	result := p.results[0]
 	switch {
+	case errors.Is(result.Err, errRepeat):
+		token, issued, _, err := s.repeat(r.Context(), caller, named, once.request)
+		return token, issued, err
 	case result.Err != nil:
 		return api.Token{}, false, result.Err
 	case result.Issued:
@@ -132,8 +152,12 @@ func (s *Service) IssueAll(r *http.Request, caller api.Caller, named string, ans
 	if err != nil {
 		return err
 	}
-	return s.cfg.Cards.Stream(r.Context(), r.Body, domain, pci.SealedCardInfo(named, caller.KeyID), func(batch []pci.Tokenized) error {
-		return answer(s.enter(r.Context(), caller, domain, batch).results)
+	begin := func(e pci.Envelope) error {
+		_, err := s.cfg.Ledger.Commit(r.Context(), func(tx *ledger.Tx) error { return tx.TakeEnvelope(e) })
+		return translate(err)
+	}
+	return s.cfg.Cards.Stream(r.Context(), r.Body, domain, pci.SealedCardInfo(named, caller.KeyID), begin, func(batch []pci.Tokenized) error {
+		return answer(s.enter(r.Context(), caller, domain, batch, once{}).results)
 	})
 }
 
@@ -314,8 +338,10 @@ func translate(err error) error {
 		if problem, ok := errors.AsType[*api.Problem](err); ok {
 			return problem // a unit's own refusal
 		}
-		if errors.Is(err, pci.ErrNotIssued) {
-			return pci.ErrNotIssued
+		for _, refusal := range []error{pci.ErrNotIssued, pci.ErrReplayed, errRepeat} {
+			if errors.Is(err, refusal) {
+				return refusal
+			}
 		}
 		return fmt.Errorf("%w: %w", api.ErrUnavailable, err)
 	}

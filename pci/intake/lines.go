@@ -150,7 +150,10 @@ func (l *lines) put(line []byte, wrong error) (more bool, err error) {
 	first := l.first
 	l.first = false
 	if first && wrong == nil && c.beginsStream() {
-		l.sealed, err = l.unseal(c) // no line could be opened without it, so an error is the stream's
+		sealed, err := l.unseal(c)
+		if err == nil { // no line could be opened without it, so an error is the stream's
+			l.sealed = sealed
+		}
 		return err == nil, err
 	}
 	l.mu.Lock()

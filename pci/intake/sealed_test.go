@@ -119,7 +119,7 @@ func TestASealedCardIsTakenUnderItsInfoOnly(t *testing.T) {
 func (v *vault) stream(t *testing.T, lines ...string) ([]pci.Tokenized, error) {
 	t.Helper()
 	var all []pci.Tokenized
-	err := newTokens(&forge{}, v, true).Stream(t.Context(), readCloser{strings.NewReader(strings.Join(lines, "\n"))}, "d", []byte("info"),
+	err := newTokens(&forge{}, v, true).Stream(t.Context(), readCloser{strings.NewReader(strings.Join(lines, "\n"))}, "d", []byte("info"), func(pci.Envelope) error { return nil },
 		func(batch []pci.Tokenized) error { all = append(all, batch...); return nil })
 	return all, err
 }

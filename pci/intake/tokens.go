@@ -53,38 +53,40 @@ func (t *Tokens) One(r *http.Request, domain string, info []byte) (pci.Tokenized
 		return pci.Tokenized{}, err
 	}
 	defer cards.Release()
-	if err := t.add(cards, body, info); err != nil {
+	envelope, err := t.add(cards, body, info)
+	if err != nil {
 		return pci.Tokenized{}, err
 	}
 	var out [1]pci.Tokenized
 	if err := t.batches.TokenizeAll(r.Context(), domain, cards, out[:]); err != nil {
 		return pci.Tokenized{}, err
 	}
+	out[0].Envelope = envelope
 	return out[0], out[0].Err
 }
 
 // add reads a card in JSON, open or sealed, into the next place of a batch.
-func (t *Tokens) add(cards *pan.Batch, text, info []byte) error {
+func (t *Tokens) add(cards *pan.Batch, text, info []byte) (envelope pci.Envelope, err error) {
 	c, err := parseCardJSON(text)
 	if err != nil {
-		return err
+		return envelope, err
 	}
 	switch {
 	case c.isSealed():
 	case !t.open:
-		return pci.ErrOpenCard
+		return envelope, pci.ErrOpenCard
 	default:
-		return c.addTo(cards)
+		return envelope, c.addTo(cards)
 	}
 	if c.key == nil || c.enc == nil || c.ct == nil || c.number != nil || c.expiry != nil {
-		return malformed("a sealed card has key, enc and ct, and nothing else")
+		return envelope, malformed("a sealed card has key, enc and ct, and nothing else")
 	}
 	r, err := newRecipient(t.keys, c.sealedText, info, nil)
 	if err != nil {
-		return err
+		return envelope, err
 	}
 	defer r.release()
-	return r.addTo(cards, c.ct)
+	return r.envelope, r.addTo(cards, c.ct)
 }
 
 // addCard reads an open card in JSON, where it stands, into the next place of a batch. After an error it has taken none.
@@ -104,14 +106,25 @@ func (c cardText) addTo(cards *pan.Batch) error {
 	return cards.Add(c.number, expiry)
 }
 
-// Stream reads NDJSON, one card a line, open or sealed under info, and calls each with what became of them, in the order of the lines: as many at a
-// time as have arrived while the last ones were under way, so that a single line is not kept waiting and a flood comes in
-// large pieces. What is wrong with a line is its result. It ends with the body, with ctx, or with the first error of each,
-// for which it closes the body; it has stopped reading when it returns.
-func (t *Tokens) Stream(ctx context.Context, body io.ReadCloser, domain string, info []byte, each func([]pci.Tokenized) error) error {
+// Stream reads NDJSON, one card a line, open or sealed under info, and calls each with what became of them, in the order of
+// the lines: as many at a time as have arrived while the last ones were under way, so that a single line is not kept waiting
+// and a flood comes in large pieces. A sealed stream is first shown to begin. What is wrong with a line is its result. It
+// ends with the body, with ctx, or with the first error of begin or each, for which it closes the body; it has stopped
+// reading when it returns.
+func (t *Tokens) Stream(ctx context.Context, body io.ReadCloser, domain string, info []byte, begin func(pci.Envelope) error,
+	each func([]pci.Tokenized) error,
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	lines, err := newLines(t.open, func(c cardText) (*recipient, error) { return newRecipient(t.keys, c.sealedText, info, nil) })
+	lines, err := newLines(t.open, func(c cardText) (*recipient, error) {
+		r, err := newRecipient(t.keys, c.sealedText, info, nil)
+		if err == nil {
+			if err = begin(r.envelope); err != nil {
+				r.release()
+			}
+		}
+		return r, err
+	})
 	if err != nil {
 		return err
 	}

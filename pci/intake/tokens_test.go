@@ -52,7 +52,7 @@ func line(number string) string { return `{"number":"` + number + `","expiry":"2
 func stream(t *testing.T, f *forge, body io.Reader) ([]pci.Tokenized, error) {
 	t.Helper()
 	var all []pci.Tokenized
-	err := newTokens(f, nil, true).Stream(t.Context(), io.NopCloser(body), "d", nil, func(batch []pci.Tokenized) error {
+	err := newTokens(f, nil, true).Stream(t.Context(), io.NopCloser(body), "d", nil, nil, func(batch []pci.Tokenized) error {
 		all = append(all, batch...)
 		return nil
 	})
@@ -143,7 +143,7 @@ func TestAStreamEndsWithItsAnswers(t *testing.T) {
 		err := newTokens(&forge{}, nil, true).Stream(t.Context(), struct {
 			io.Reader
 			io.Closer
-		}{body, closer}, "d", nil, func([]pci.Tokenized) error { return gone })
+		}{body, closer}, "d", nil, nil, func([]pci.Tokenized) error { return gone })
 		if !errors.Is(err, gone) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -168,7 +168,7 @@ func TestALineIsNotKeptForOthers(t *testing.T) {
 	answered := make(chan int)
 	done := make(chan error)
 	go func() {
-		done <- newTokens(&forge{}, nil, true).Stream(t.Context(), r, "d", nil, func(batch []pci.Tokenized) error {
+		done <- newTokens(&forge{}, nil, true).Stream(t.Context(), r, "d", nil, nil, func(batch []pci.Tokenized) error {
 			answered <- len(batch)
 			return nil
 		})

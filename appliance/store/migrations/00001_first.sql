@@ -192,9 +192,16 @@ CREATE TABLE idempotency (
     merchant_id TEXT NOT NULL,
     key         TEXT NOT NULL,
     request_mac BLOB NOT NULL,             -- HMAC of method, path and body under an HSM key
-    payment_id  TEXT NOT NULL,
+    answer      TEXT NOT NULL,             -- the payment's id, or the token's place: what the answer is made from again
     created_at  TEXT NOT NULL,
     PRIMARY KEY (merchant_id, key)
+) STRICT, WITHOUT ROWID;
+
+-- What sealed cards came in, so that each is taken once. Rows go with their key. No entry covers them.
+CREATE TABLE envelopes (
+    key  TEXT NOT NULL,                    -- label of the key that it is sealed to
+    hash BLOB NOT NULL,                    -- of the encapsulated key: the first 16 bytes of its SHA-256
+    PRIMARY KEY (key, hash)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE sequences (
@@ -309,6 +316,7 @@ DROP TABLE ledger_checkpoints;
 DROP TABLE ledger_nodes;
 DROP TABLE ledger_entries;
 DROP TABLE sequences;
+DROP TABLE envelopes;
 DROP TABLE idempotency;
 DROP TABLE delivery_tries;
 DROP TABLE deliveries;
