@@ -21,7 +21,7 @@ func (s *server) createPayment(w http.ResponseWriter, r *http.Request, caller Ca
 		return ErrUnknownField.With("This route takes no query.")
 	}
 	var request CreatePayment
-	if err := readJSON(w, r, &request); err != nil {
+	if err := s.readJSON(w, r, &request); err != nil {
 		return err
 	}
 	request, err = request.normalize()

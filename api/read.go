@@ -22,13 +22,42 @@ const maxBody = 64 << 10
 // maxPointer is the longest pointer that is repeated to a caller, in bytes.
 const maxPointer = 256
 
+// seenBody knows whether it was read to its end.
+type seenBody struct {
+	io.ReadCloser
+	ended bool
+}
+
+// Read implements [io.Reader].
+func (b *seenBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.ended = b.ended || errors.Is(err, io.EOF)
+	return n, err
+}
+
+// leaveUnread sees to it, before the answer, that a body which nobody wants is left nowhere: it may be a card's, and the server
+// would read it into memory of its own to get at the next request.
+func (s *server) leaveUnread(w http.ResponseWriter, r *http.Request) {
+	if r.ContentLength == 0 || r.ProtoMajor != 1 {
+		return
+	}
+	w.Header().Set("Connection", "close")
+	s.cfg.Wipe(r.Context(), nil)
+}
+
 // readJSON reads a request's body into v, strictly: one JSON text in UTF-8 (RFC 8259, with the restrictions of
 // RFC 7493 on names), no member that v lacks, no null. Its errors name the place, never what stands there.
-func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+func (s *server) readJSON(w http.ResponseWriter, r *http.Request, v any) error {
 	if err := isJSON(r.Header); err != nil {
 		return err
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	buffer := bytes.NewBuffer(make([]byte, 0, min(max(r.ContentLength, 0), maxBody)+bytes.MinRead)) // grows where no length was said
+	_, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
+	body := buffer.Bytes()
+	defer func() {
+		s.cfg.Wipe(r.Context(), body) // a card may be in it that has no business there
+		clear(body)
+	}()
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return ErrTooLarge.With("A body has at most %d bytes.", maxBody)
 	}

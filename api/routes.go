@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	_ "embed"
 	"log/slog"
 	"net/http"
@@ -23,9 +24,12 @@ type Config struct {
 	Log      Log
 	Audit    Audit
 	Auditors Auditors
-	Limits   Limits           // zero fields take their defaults
-	Logger   *slog.Logger     // nil means [slog.Default]
-	Now      func() time.Time // for the limits; nil means [time.Now]
+	Limits   Limits // zero fields take their defaults
+	// Wipe wipes what is left of a body in the buffers that it came through: body is all that was read of it, nil where nobody
+	// has read it. ctx is the request's. nil wipes nothing.
+	Wipe   func(ctx context.Context, body []byte)
+	Logger *slog.Logger     // nil means [slog.Default]
+	Now    func() time.Time // for the limits; nil means [time.Now]
 }
 
 // openAPI is the contract in OpenAPI 3.1.
@@ -50,6 +54,9 @@ func New(cfg Config) http.Handler {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Wipe == nil {
+		cfg.Wipe = func(context.Context, []byte) {}
 	}
 	cfg.Limits = cfg.Limits.withDefaults()
 	s := &server{
@@ -131,7 +138,13 @@ func (s *server) route(r *mux.Router, template string, m methods) {
 			w.Header().Set("Allow", strings.Join(allow, ", "))
 			return ErrMethod
 		}
-		return h(w, r)
+		body := &seenBody{ReadCloser: r.Body}
+		r.Body = body
+		err := h(w, r)
+		if err != nil && !body.ended {
+			s.leaveUnread(w, r)
+		}
+		return err
 	}))
 }
 

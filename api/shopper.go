@@ -42,6 +42,7 @@ func (s *server) payCheckout(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if view.State != CheckoutPayable {
+		s.leaveUnread(w, r)
 		return s.moveOn(w, r, view)
 	}
 	card, entered, err := s.cfg.Cards.Take(r, view.PaymentID, []byte(pci.SealedCheckoutAAD(session(r), view.MerchantID, view.Amount)))

@@ -99,7 +99,7 @@ func (s *server) detokenize(w http.ResponseWriter, r *http.Request, caller Calle
 	var request struct {
 		Reason DetokenizeReason `json:"reason"`
 	}
-	if err := readJSON(w, r, &request); err != nil {
+	if err := s.readJSON(w, r, &request); err != nil {
 		return err
 	}
 	if !slices.Contains(DetokenizeReasons, request.Reason) {
@@ -150,7 +150,7 @@ func (s *server) acknowledgeTokenChanges(w http.ResponseWriter, r *http.Request,
 	var request struct {
 		Through int64 `json:"through"`
 	}
-	if err := readJSON(w, r, &request); err != nil {
+	if err := s.readJSON(w, r, &request); err != nil {
 		return err
 	}
 	if request.Through < 1 {

@@ -32,6 +32,7 @@ import (
 	"github.com/finterra/finpay/pci/intake"
 	"github.com/finterra/finpay/pci/threeds"
 	"github.com/finterra/finpay/pci/tokenization"
+	"github.com/finterra/finpay/pci/wire"
 )
 
 type serveCommand struct{}
@@ -381,12 +382,16 @@ func (a *appliance) listen(metrics *metrics) (*listeners, error) {
 			l.close()
 			return nil, fmt.Errorf("%s: %w", s.setting, err)
 		}
-		if s.tls != nil {
+		switch {
+		case s.tls == nil:
+		case s.setting == "listen" && a.cfg.Intake.Open: // a body may be an open card
+			socket = wire.NewListener(socket, s.tls)
+		default:
 			s.tls.NextProtos = []string{"h2", "http/1.1"}
 			socket = tls.NewListener(socket, s.tls)
 		}
 		l.sockets = append(l.sockets, socket)
-		l.servers = append(l.servers, &http.Server{Handler: s.handler, TLSConfig: s.tls, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
+		l.servers = append(l.servers, &http.Server{Handler: s.handler, TLSConfig: s.tls, ConnContext: wire.ConnContext, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
 			WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)})
 	}
 	return l, nil
@@ -423,7 +428,7 @@ func (l *listeners) serve(ctx context.Context) error {
 
 func (a *appliance) handler() http.Handler {
 	return api.New(api.Config{Keys: a.node.merchants, Payments: a.payments, Tokens: a.tokens, Intake: intakeDocument{a.sealed},
-		Checkout: a.payments, Cards: a.intake, Log: publicLog{a.node.ledger, a.node.store}, Audit: a.auditors, Auditors: a.auditors, Logger: a.log,
+		Checkout: a.payments, Cards: a.intake, Log: publicLog{a.node.ledger, a.node.store}, Audit: a.auditors, Auditors: a.auditors, Logger: a.log, Wipe: wire.Wipe,
 		Limits: api.Limits{
 			PerKey:      api.Rate{PerSecond: a.cfg.Limits.KeyRate, Burst: a.cfg.Limits.KeyBurst},
 			PerTokenKey: api.Rate{PerSecond: a.cfg.Limits.TokenRate, Burst: a.cfg.Limits.TokenBurst},

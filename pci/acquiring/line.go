@@ -12,6 +12,7 @@ import (
 
 	"github.com/finterra/finpay/pci/acquiring/iso8583"
 	"github.com/finterra/finpay/pci/internal/pan"
+	"github.com/finterra/finpay/pci/wire"
 )
 
 // builder appends a message to dst, within its capacity. scratch is for parts of it; both are in locked memory.
@@ -72,8 +73,8 @@ func (c *Connector) open(ctx context.Context, tcp net.Conn) (*line, error) {
 	l := &line{conn: counting, sent: counting, header: c.header, timeout: c.cfg.AnswerTimeout,
 		opened: time.Now(), done: make(chan struct{})}
 	if c.cfg.TLS != nil {
-		secured := tls.Client(counting, c.tlsConfig())
-		if err := secured.HandshakeContext(ctx); err != nil {
+		secured := wire.Client(counting, c.tlsConfig()) // an answer that echoes the number is not left in its buffer
+		if err := secured.Handshake(ctx); err != nil {
 			return nil, err
 		}
 		l.conn = secured

@@ -25,6 +25,7 @@ import (
 	"github.com/finterra/finpay/pci/custody"
 	"github.com/finterra/finpay/pci/internal/lend"
 	"github.com/finterra/finpay/pci/internal/pan"
+	"github.com/finterra/finpay/pci/wire"
 )
 
 // The inputs of the card form beside those of package pci.
@@ -73,6 +74,7 @@ func (f *Forms) Take(r *http.Request, payment string, aad []byte) (pci.CardRef, 
 	}
 	defer slot.Release()
 	body, err := readForm(r, slot.Bytes())
+	wire.Wipe(r.Context(), body)
 	if err != nil {
 		return pci.CardRef{}, pci.Entered{}, err
 	}

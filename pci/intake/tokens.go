@@ -10,6 +10,7 @@ import (
 	"github.com/finterra/finpay/pci/internal/lend"
 	"github.com/finterra/finpay/pci/internal/pan"
 	"github.com/finterra/finpay/pci/tokenization"
+	"github.com/finterra/finpay/pci/wire"
 )
 
 // Tokens takes cards for which nothing but a token is wanted: they go from the body to their tokens in locked memory, and
@@ -44,6 +45,7 @@ func (t *Tokens) One(r *http.Request, domain string, info []byte) (pci.Tokenized
 	}
 	defer slot.Release()
 	body, err := readAll(r.Body, slot.Bytes()[:maxLine])
+	wire.Wipe(r.Context(), body)
 	read()
 	if err != nil {
 		return pci.Tokenized{}, err
@@ -132,6 +134,7 @@ func (t *Tokens) Stream(ctx context.Context, body io.ReadCloser, domain string, 
 	read := make(chan error, 1)
 	go func() {
 		err := lines.readFrom(body)
+		wire.Wipe(ctx, nil) // nothing follows before it is answered
 		lines.end()
 		read <- err
 	}()

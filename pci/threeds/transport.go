@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/finterra/finpay/pci/wire"
 )
 
 // Transport is an [http.RoundTripper] that keeps no copy of what it sends. That of net/http copies a body into the
@@ -20,7 +22,7 @@ import (
 // from the caller's memory to [tls.Conn], which encrypts each record in the buffer that it goes out of.
 //
 // It speaks HTTP/1.1 over TLS and opens a connection for each request; resumed sessions make that one round trip
-// cheaper. The read buffer is overwritten when the response's body is closed.
+// cheaper. What was read is overwritten in every buffer when the response's body is closed.
 type Transport struct {
 	// TLS has the client certificate and the CA of the directory server. It is not changed.
 	TLS *tls.Config
@@ -86,8 +88,25 @@ func (t *Transport) dial(ctx context.Context, host string) (net.Conn, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	dialer := tls.Dialer{Config: t.config}
-	return dialer.DialContext(ctx, "tcp", host)
+	tcp, err := new(net.Dialer).DialContext(ctx, "tcp", host)
+	if err != nil {
+		return nil, err
+	}
+	conn := wire.Client(tcp, t.named(host))
+	if err := conn.Handshake(ctx); err != nil {
+		return nil, errors.Join(err, tcp.Close())
+	}
+	return conn, nil
+}
+
+// named is the configuration with the host's name where it has none, as [tls.Dial] does.
+func (t *Transport) named(host string) *tls.Config {
+	if t.config.ServerName != "" {
+		return t.config
+	}
+	named := t.config.Clone()
+	named.ServerName, _, _ = net.SplitHostPort(host) // it has been dialled
+	return named
 }
 
 // exchange writes the request and reads the response's header. A response that comes before the request is

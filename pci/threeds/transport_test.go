@@ -2,7 +2,6 @@ package threeds
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -10,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/finterra/finpay/pci/wire"
 )
 
 // direct is a body that may be written to a connection, but not read into a buffer.
@@ -59,7 +60,7 @@ func TestABodyGoesToTheConnectionWithoutACopy(t *testing.T) {
 		if err := resp.Body.Close(); err != nil {
 			t.Error(err)
 		}
-		if _, ok := body.to.(*tls.Conn); !ok {
+		if _, ok := body.to.(*wire.Conn); !ok {
 			t.Errorf("the body was written to a %T", body.to)
 		}
 	}
