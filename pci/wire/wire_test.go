@@ -114,7 +114,7 @@ func serve(t testing.TB, cut func() int, wipe bool) *server {
 		if wipe && len(body) > 0 {
 			Wipe(r.Context(), body)
 		}
-		fmt.Fprintf(w, "%s %d", r.URL.Path, len(body))
+		_, _ = fmt.Fprintf(w, "%s %d", r.URL.Path, len(body))
 		clear(body)
 	})}
 	done := make(chan error, 1)
