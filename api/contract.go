@@ -68,6 +68,9 @@ type Checkout interface {
 	// Await returns when the payment of a session is no longer in [CheckoutProcessing], or ctx ends. The shopper who
 	// comes back from a challenge waits here for the result that travels from the issuer to the appliance.
 	Await(ctx context.Context, session string) (CheckoutView, error)
+	// MethodOver ends the wait for the 3DS Method of a session: data is the threeDSMethodData that the issuer has posted back,
+	// empty where it did not in time. Data of another one is ignored.
+	MethodOver(ctx context.Context, session, data string) error
 }
 
 // Cards takes a card from a request's unread body. The errors are [pci.CardErrors] (beside the fields),
@@ -255,6 +258,7 @@ type CheckoutState string
 // The states of a checkout.
 const (
 	CheckoutPayable    CheckoutState = "payable"    // enter a card; Decline says why the last one was not taken
+	CheckoutMethod     CheckoutState = "method"     // let the issuer see the browser, in a hidden frame
 	CheckoutChallenge  CheckoutState = "challenge"  // go to the issuer
 	CheckoutProcessing CheckoutState = "processing" // wait
 	CheckoutPaid       CheckoutState = "paid"       // go back to the shop
@@ -273,6 +277,7 @@ type CheckoutView struct {
 	Reference    string
 	Decline      Reason         // why the last attempt was not paid, for CheckoutPayable
 	Challenge    *pci.Challenge // for CheckoutChallenge
+	Method       *pci.Method    // for CheckoutMethod
 	ReturnURL    string         // signed; set from the first decision on
 	ReturnOrigin string         // scheme://host[:port] of the shop, always set: browsers follow a form's redirect to announced origins only
 	ExpiresAt    time.Time

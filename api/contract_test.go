@@ -48,6 +48,8 @@ type appliance struct {
 	paid     []pci.Browser
 	took     int
 	binding  string
+
+	methodData string
 }
 
 func (a *appliance) Caller(_ context.Context, key, origin string) (Caller, error) {
@@ -118,6 +120,11 @@ func (a *appliance) Pay(ctx context.Context, _ string, _ pci.CardRef, _ pci.Ente
 }
 
 func (a *appliance) Await(context.Context, string) (CheckoutView, error) { return a.after, a.awaitErr }
+
+func (a *appliance) MethodOver(_ context.Context, _, data string) error {
+	a.methodData = data
+	return nil
+}
 
 func (a *appliance) TakesOpen() bool { return true }
 

@@ -10,6 +10,17 @@ type AuthenticationRequest struct {
 	Cardholder      Cardholder
 	Browser         Browser
 	NotificationURL string // where the ACS sends the shopper back (notificationURL)
+
+	Method     *Method // that the browser was shown, nil for none
+	MethodDone bool    // the ACS says that it has run
+}
+
+// Method is the 3DS Method of a card's range: what the browser posts, in a hidden frame, before the authentication is asked
+// for. The issuer's ACS runs a script there, and says so at the notification URL.
+type Method struct {
+	URL           string // threeDSMethodURL
+	Data          string // threeDSMethodData: base64url without padding
+	ServerTransID string // threeDSServerTransID, of the authentication too
 }
 
 // Cardholder is what 3-D Secure wants to know of the person; empty fields are left out of messages.

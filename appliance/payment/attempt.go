@@ -52,18 +52,22 @@ func (s *Service) ChallengeDone(_ context.Context, paymentID string, result pci.
 	return nil
 }
 
-// run takes one attempt from the card's entry to its end. The card is destroyed on every way out.
-func (s *Service) run(ctx context.Context, p store.Payment, a store.Attempt, card pci.CardRef, entered pci.Entered, browser pci.Browser, notificationURL string) {
+// run takes one attempt from the card's entry to its end. page is the address of the shopper's page. The card is destroyed on
+// every way out.
+func (s *Service) run(ctx context.Context, p store.Payment, a store.Attempt, card pci.CardRef, entered pci.Entered, browser pci.Browser, page string) {
 	defer s.destroy(card)
 	m, customer, err := s.parties(ctx, p)
 	if err != nil {
 		s.abandon(ctx, p, a, api.ReasonTryAgain, err)
 		return
 	}
-	request := pci.AuthenticationRequest{Payment: p.ID, Card: card, Amount: p.Amount, Merchant: m.Profile, Browser: browser, NotificationURL: notificationURL,
+	request := pci.AuthenticationRequest{Payment: p.ID, Card: card, Amount: p.Amount, Merchant: m.Profile, Browser: browser, NotificationURL: page + "/3ds",
 		Cardholder: pci.Cardholder{Name: entered.Name, Email: customer.Email, Phone: parsePhone(customer.Phone)}}
 	if request.Cardholder.Name == "" {
 		request.Cardholder.Name = customer.Name
+	}
+	if browser.JavaScript { // which the method needs
+		s.runMethod(ctx, &request, page+"/method")
 	}
 	failpoint.Here("before authentication")
 	result, err := s.cfg.ThreeDS.Authenticate(ctx, request)

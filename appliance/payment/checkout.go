@@ -49,6 +49,9 @@ func (s *Service) view(ctx context.Context, p store.Payment) (api.CheckoutView, 
 		v.Decline = api.Reason(a.Reason)
 	}
 	if v.State == api.CheckoutProcessing {
+		if m := s.openMethod(p.ID); m != nil {
+			v.State, v.Method = api.CheckoutMethod, &m.shown
+		}
 		if c := s.openChallenge(p.ID); c != nil {
 			v.State, v.Challenge = api.CheckoutChallenge, &c.issuer
 		}
@@ -124,7 +127,7 @@ func (s *Service) Pay(ctx context.Context, session string, card pci.CardRef, ent
 	}
 	failpoint.Here("after payment.card_entered")
 	started := s.start(func(ctx context.Context) {
-		s.run(ctx, p, a, card, entered, browser, s.checkoutURL(session)+"/3ds")
+		s.run(ctx, p, a, card, entered, browser, s.checkoutURL(session))
 	})
 	if !started { // shutting down: what the start of the next process would do
 		s.destroy(card)

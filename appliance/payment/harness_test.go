@@ -387,6 +387,7 @@ func (m mac) Sum(_ context.Context, message []byte) ([]byte, error) {
 // card is what the counterparties do about a card.
 type card struct {
 	issuer   pci.AuthenticationOutcome // empty: authenticated
+	method   bool                      // its range has a 3DS Method
 	down     bool                      // nothing can be sent to the directory server
 	acquirer pci.SaleOutcome           // empty: approved
 	code     string                    // DE 39
@@ -464,6 +465,16 @@ type issuer struct {
 	mu sync.Mutex
 	on []pci.AuthenticationRequest
 }
+
+func (i *issuer) Method(_ context.Context, ref pci.CardRef, _, notificationURL string) (*pci.Method, error) {
+	behaviour, err := i.w.cards.get(ref)
+	if err != nil || !behaviour.method {
+		return nil, err
+	}
+	return &pci.Method{URL: "https://bank.example/method", Data: notificationURL, ServerTransID: "method"}, nil
+}
+
+func (i *issuer) MethodTransID(data string) string { return data }
 
 func (i *issuer) Authenticate(ctx context.Context, request pci.AuthenticationRequest) (pci.Authentication, error) {
 	i.mu.Lock()

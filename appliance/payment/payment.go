@@ -41,6 +41,10 @@ type Tokenizer interface {
 
 // Authenticator speaks 3-D Secure.
 type Authenticator interface {
+	// Method returns what the browser shows before, nil for nothing.
+	Method(ctx context.Context, card pci.CardRef, payment, notificationURL string) (*pci.Method, error)
+	// MethodTransID reads the threeDSMethodData that an ACS has posted back, empty for none.
+	MethodTransID(data string) string
 	Authenticate(ctx context.Context, request pci.AuthenticationRequest) (pci.Authentication, error)
 }
 
@@ -71,6 +75,7 @@ type Config struct {
 	Session           time.Duration // how long a shopper may take
 	Attempts          int           // cards tried on one payment
 	Challenge         time.Duration // how long a shopper may take at the issuer
+	Method            time.Duration // how long the 3DS Method and the pages around it may take; 0: 13 s
 	UnavailableRefuse bool          // refuse when the issuer cannot be asked, else go on without liability shift
 
 	Now func() time.Time
@@ -90,6 +95,7 @@ type Service struct {
 	mu         sync.Mutex
 	closing    chan struct{}         // closed when no attempt may begin any more
 	challenges map[string]*challenge // by payment
+	methods    map[string]*method    // by payment
 	changed    map[string]*watched   // by payment, while somebody waits
 	reversals  chan struct{}         // there is an attempt to reverse
 }
@@ -102,8 +108,12 @@ func New(cfg Config) *Service {
 	if cfg.Outbox == nil {
 		cfg.Outbox = func() {}
 	}
+	if cfg.Method == 0 {
+		cfg.Method = methodTimeout
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Service{cfg: cfg, started: cfg.Now(), background: ctx, cancel: cancel, closing: make(chan struct{}), challenges: make(map[string]*challenge),
+	return &Service{cfg: cfg, started: cfg.Now(), background: ctx, cancel: cancel, closing: make(chan struct{}),
+		challenges: make(map[string]*challenge), methods: make(map[string]*method),
 		changed: make(map[string]*watched), reversals: make(chan struct{}, 1)}
 }
 

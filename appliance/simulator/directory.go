@@ -30,6 +30,7 @@ type cardRange struct {
 	ActionInd               string `json:"actionInd"`
 	ACSStartProtocolVersion string `json:"acsStartProtocolVersion"`
 	ACSEndProtocolVersion   string `json:"acsEndProtocolVersion"`
+	ThreeDSMethodURL        string `json:"threeDSMethodURL,omitempty"`
 }
 
 // enrolled are the ranges in 3-D Secure: the great schemes but for Discover, so that there is a card without.
@@ -66,6 +67,8 @@ type DirectoryServer struct {
 	// ACS takes the challenges; ACSURL is where a browser reaches it.
 	ACS    *ACS
 	ACSURL string
+	// MethodURL is where a browser runs the issuer's 3DS Method; empty for none.
+	MethodURL string
 	// AnyClient serves callers without a verified client certificate too; for tests without TLS.
 	AnyClient bool
 	Log       *slog.Logger // nil means [slog.Default]
@@ -141,7 +144,11 @@ func (d *DirectoryServer) preparation(m elements) elements {
 	}
 	switch m.text("serialNum") {
 	case "":
-		answer["cardRangeData"] = enrolled
+		ranges := slices.Clone(enrolled)
+		for i := range ranges {
+			ranges[i].ThreeDSMethodURL = d.MethodURL
+		}
+		answer["cardRangeData"] = ranges
 	case serialNum: // nothing has changed
 	default:
 		return m.erro("307", "serialNum")

@@ -144,8 +144,9 @@ func newWeb(cfg Config, certs *Certificates, acquirer *AcquirerHost, log *slog.L
 	}
 	acs := &ACS{Client: clientOf(roots, identity), Log: log}
 	mux := http.NewServeMux()
-	mux.Handle("/ds", &DirectoryServer{ACS: acs, ACSURL: cfg.WebURL + "/acs", Log: log})
+	mux.Handle("/ds", &DirectoryServer{ACS: acs, ACSURL: cfg.WebURL + "/acs", MethodURL: cfg.WebURL + "/acs/method", Log: log})
 	mux.Handle("/acs", acs)
+	mux.HandleFunc("/acs/method", serveMethod)
 	mux.Handle("/acquirer/books", acquirer.BooksHandler())
 	mux.Handle("/", shop)
 	return mux, nil

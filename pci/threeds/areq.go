@@ -115,6 +115,9 @@ func (s *Server) newAReq(req pci.AuthenticationRequest) (*areq, error) {
 		TransType:                         "01", // goods or services
 		browserInformation:                browserOf(req.Browser),
 	}
+	if req.Method != nil { // the ACS knows the browser by it (section 5.8.1)
+		a.ThreeDSServerTransID = req.Method.ServerTransID
+	}
 	return a, a.check(req.Amount.Minor)
 }
 

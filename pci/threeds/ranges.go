@@ -12,6 +12,7 @@ import (
 	"sort"
 	"strings"
 	"time"
+	"unique"
 
 	"github.com/go-json-experiment/json"
 
@@ -55,8 +56,8 @@ type cardRangeData struct {
 // given for 16 digits and one given for 19 can be compared with PANs of any length by their leading digits.
 type cardRange struct {
 	start, end [pan.MaxLength]byte
-	speaks     bool // the range's issuers speak MessageVersion
-	method     bool // the range has a 3DS Method URL
+	speaks     bool   // the range's issuers speak MessageVersion
+	method     string // 3DS Method URL, empty for none
 }
 
 // rangeTable is a snapshot of the directory server's ranges, sorted and without overlaps; it is never changed.
@@ -68,7 +69,7 @@ type rangeTable struct {
 // enrolment is what the ranges say of a card.
 type enrolment struct {
 	status enrolmentStatus
-	method bool
+	method string // 3DS Method URL, empty for none
 }
 
 type enrolmentStatus int
@@ -83,13 +84,17 @@ const (
 	otherVersion
 )
 
-// compInd returns threeDSCompInd: U where the range has no 3DS Method, N where it has one that did not run
+// compInd returns threeDSCompInd: U where the range has no 3DS Method, Y where it has one that has run, N where that did not
 // (table A.1). While the ranges are unknown, so is the method URL.
-func (e enrolment) compInd() string {
-	if e.method {
+func (e enrolment) compInd(done bool) string {
+	switch {
+	case e.method == "":
+		return "U"
+	case done:
+		return "Y"
+	default:
 		return "N"
 	}
-	return "U"
 }
 
 // lookUp finds the card's range. The digits are compared where they lie, in locked memory.
@@ -320,7 +325,7 @@ func (d *cardRangeData) parse() (cardRange, error) {
 	}
 	r := cardRange{
 		speaks: d.ACSStartProtocolVersion <= MessageVersion && MessageVersion <= d.ACSEndProtocolVersion,
-		method: d.ThreeDSMethodURL != "",
+		method: unique.Make(d.ThreeDSMethodURL).Value(), // an ACS has thousands of ranges
 	}
 	copy(r.start[:], d.StartRange+strings.Repeat("0", pan.MaxLength-len(d.StartRange)))
 	copy(r.end[:], d.EndRange+strings.Repeat("9", pan.MaxLength-len(d.EndRange)))

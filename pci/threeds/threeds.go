@@ -1,7 +1,7 @@
 // Package threeds is the 3DS Server of EMV 3-D Secure 2.2.0: browser channel (deviceChannel 02), payment
 // authentication (messageCategory 01).
 //
-// [Server.Authenticate] asks the directory server (AReq/ARes) and says what may follow. Where the issuer wants to
+// [Server.Method] says what the browser shows before, where the card's range has a 3DS Method. [Server.Authenticate] asks the directory server (AReq/ARes) and says what may follow. Where the issuer wants to
 // see the shopper, it returns a [pci.Challenge] for the browser, and the verdict comes later from the directory
 // server as an RReq, to [Server.ResultsHandler]. [Server.Run] keeps the card ranges of the directory server
 // (PReq/PRes). Messages carry the standard's names; section and table numbers in this package are those of "EMV 3-D
@@ -17,7 +17,7 @@
 // # What is not
 //
 // Open challenges are in memory: after a restart the directory server's RReq is answered with error 301, and the
-// payment has to expire or be authenticated again. The 3DS Method is not run, so threeDSCompInd is N or U.
+// payment has to expire or be authenticated again.
 // Versions other than 2.2.0, the app channel, 3RI and decoupled authentication are not spoken.
 package threeds
 
@@ -217,7 +217,7 @@ func (s *Server) compose(ctx context.Context, req pci.AuthenticationRequest, are
 		if found.status == outsideRanges || found.status == otherVersion {
 			return nil
 		}
-		areq.ThreeDSCompInd = found.compInd()
+		areq.ThreeDSCompInd = found.compInd(req.MethodDone)
 		areq.CardExpiryDate = card.Expiry().YYMM()
 		var err error
 		m, err = newMessage(areq, card)
