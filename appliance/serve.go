@@ -40,7 +40,6 @@ type serveCommand struct{}
 // Bounds of the listeners and of a graceful stop.
 const (
 	readHeaderTimeout = 10 * time.Second
-	readTimeout       = 30 * time.Second
 	writeTimeout      = 60 * time.Second // a shopper's form waits for the acquirer
 	idleTimeout       = 2 * time.Minute
 	stopTimeout       = 30 * time.Second
@@ -391,7 +390,7 @@ func (a *appliance) listen(metrics *metrics) (*listeners, error) {
 			socket = tls.NewListener(socket, s.tls)
 		}
 		l.sockets = append(l.sockets, socket)
-		l.servers = append(l.servers, &http.Server{Handler: s.handler, TLSConfig: s.tls, ConnContext: wire.ConnContext, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout,
+		l.servers = append(l.servers, &http.Server{Handler: s.handler, TLSConfig: s.tls, ConnContext: wire.ConnContext, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: a.cfg.Limits.RequestTime,
 			WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)})
 	}
 	return l, nil

@@ -119,6 +119,8 @@ type Limits struct {
 	AddressBurst int     `yaml:"address_burst"`
 	TokenRate    float64 `yaml:"token_rate"`
 	TokenBurst   int     `yaml:"token_burst"`
+	// RequestTime is in which a request must have come, with its body.
+	RequestTime time.Duration `yaml:"request_time"`
 }
 
 // Tokens are the token spaces, and what guards them.
@@ -316,6 +318,7 @@ func (c *Config) validate() error {
 	want(c.Limits.KeyRate > 0 && c.Limits.KeyBurst > 0, "limits.key_rate, limits.key_burst", "more than 0 is wanted")
 	want(c.Limits.AddressRate > 0 && c.Limits.AddressBurst > 0, "limits.address_rate, limits.address_burst", "more than 0 is wanted")
 	want(c.Limits.TokenRate > 0 && c.Limits.TokenBurst > 0, "limits.token_rate, limits.token_burst", "more than 0 is wanted")
+	want(c.Limits.RequestTime >= time.Second && c.Limits.RequestTime <= 5*time.Minute, "limits.request_time", "1s to 5m are allowed")
 	want(c.Tokens.Bound >= 1 && c.Tokens.Bound <= 200, "tokens.bound", "1 to 200 are allowed")
 	want(c.Tokens.RecipientDelay >= 0, "tokens.recipient_delay", "0 or more is wanted")
 	want(len(c.Tokens.Domains) > 0, "tokens.domains", "at least one is wanted")
