@@ -20,6 +20,8 @@ var areasInUse atomic.Int64
 //
 // Printing an Area shows no content, wherever it stands; see [Slot].
 type Area struct {
+	incomparable
+
 	mem  **[]byte
 	free func() // of what it stands on
 }

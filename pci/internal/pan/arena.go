@@ -17,6 +17,8 @@ const defaultSlots = 256
 // Printing a Slot shows no content, wherever it stands. It holds its memory by a pointer to a pointer: a single one
 // is followed by fmt where a verb does not fit (%s of a struct with a Slot in it).
 type Slot struct {
+	incomparable
+
 	arena *arena
 	mem   **[slotSize]byte
 }

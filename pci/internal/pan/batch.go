@@ -22,6 +22,8 @@ const MaxBatch = 16384
 // Batch is many cards, without security codes, in one piece of locked memory: for imports, and for a change of keys. A
 // place in it may be empty. Printing it shows how many there are.
 type Batch struct {
+	incomparable
+
 	area     *Area
 	n        int
 	capacity int

@@ -2,7 +2,7 @@
 //
 // A [Card] lives in a [Slot] and is wiped by [Card.Release]. Its digits are seen only through [Card.RevealPAN]
 // and [Card.RevealCVV], so that every exposure can be found by search. Printing, logging or encoding a Card
-// gives its truncation.
+// gives its truncation; comparing two does not compile.
 //
 // # What is not promised
 //
@@ -47,8 +47,14 @@ const (
 	RecordSize = offCVV + maxCVV
 )
 
+// incomparable makes == of what it stands in an error of the compiler: two that are equal would be one card, and two cards
+// with one number are not.
+type incomparable [0]func()
+
 // Card is one card in locked memory.
 type Card struct {
+	incomparable
+
 	slot *Slot
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
@@ -502,6 +503,14 @@ func TestBrands(t *testing.T) {
 			if got := brandOf([]byte(edge + "0000000000")); got != c.want {
 				t.Errorf("%s is %s, want %s", edge, got, c.want)
 			}
+		}
+	}
+}
+
+func TestNothingHereCanBeCompared(t *testing.T) {
+	for _, kind := range []reflect.Type{reflect.TypeFor[Card](), reflect.TypeFor[Slot](), reflect.TypeFor[Area](), reflect.TypeFor[Batch]()} {
+		if kind.Comparable() {
+			t.Errorf("%s can be compared", kind)
 		}
 	}
 }
