@@ -39,6 +39,16 @@ type Objects interface {
 	Destroy(ctx context.Context, handle uint64) error
 }
 
+// Locked memory of all packages of pci, in bytes: what [LockMemory] locks at once, and the most there may be of it.
+const (
+	LockedAtOnce = pan.SlotsLocked
+	LockedMemory = pan.Locked
+)
+
+// LockMemory locks the memory of single cards now, so that a process that may not lock enough finds it out before it takes
+// a card.
+func LockMemory() error { return pan.LockSlots() }
+
 // Config bounds a [Store].
 type Config struct {
 	Deadline time.Duration    // a card not destroyed by then is
