@@ -152,8 +152,8 @@ func missing(rows []hsm.Capability, cfg config.Config) (failures []string) {
 func advice(row hsm.Capability, cfg config.Config) string {
 	profile := "profile " + cfg.HSM.Provider
 	switch {
-	case row.Role == hsm.RoleCustody:
-		return "Try data_objects: public in a copy of " + profile + ", or choose an HSM with CKO_DATA session objects"
+	case row.Role == hsm.RoleCustody && cfg.Custody.Kind == config.ObjectCustody:
+		return "Set custody.kind: sealed, which needs no data objects, or try data_objects: public in a copy of " + profile
 	case strings.Contains(row.Detail, "CKR_ATTRIBUTE") || strings.Contains(row.Detail, "CKR_TEMPLATE"):
 		return "Name the attribute that it refuses under omit_attributes in a copy of " + profile
 	case row.Mechanism == "CKM_AES_GCM":

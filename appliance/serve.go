@@ -113,7 +113,7 @@ type appliance struct {
 func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger) (*appliance, error) {
 	a := &appliance{cfg: cfg, node: n, log: log}
 	a.operations = &operations{cfg: cfg, node: n, serving: a}
-	a.cards = custody.New(objects{n.engine.NewObjects()}, custody.Config{Deadline: cfg.Custody.Deadline, Capacity: cfg.Custody.Capacity})
+	a.cards = custody.New(keeper(cfg, n.engine), custody.Config{Deadline: cfg.Custody.Deadline, Capacity: cfg.Custody.Capacity})
 	a.intake = intake.New(a.cards, nil)
 	a.checks = &rowChecks{cfg: cfg, node: n, log: log}
 	if err := a.assembleWitnesses(ctx); err != nil {

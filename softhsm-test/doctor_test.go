@@ -102,6 +102,7 @@ func (s *system) lacking() {
 		s.t.Fatal(err)
 	}
 	changed := strings.Replace(string(settings), "provider: softhsm ", "provider: ours.yaml ", 1)
+	changed = strings.Replace(changed, `kind: ""`, "kind: objects", 1)
 	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
 		s.t.Fatal(err)
 	}

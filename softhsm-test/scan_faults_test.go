@@ -37,6 +37,30 @@ func TestScanWhileCustodyIsFull(t *testing.T) {
 	r.checkDisk(t)
 }
 
+// Cards in custody are then ciphertexts in this process; while nobody uses one there is nothing else of it.
+func TestScanWithSealedCustody(t *testing.T) {
+	r := newRide(t, setting{`kind: ""`, "kind: sealed"})
+	report, _, code := r.doctor()
+	if row := report.Roles[len(report.Roles)-2]; code != 0 || row.Role != "custody" || row.Mechanism != "CKM_AES_GCM, session key" {
+		t.Errorf("exit %d, %+v", code, row)
+	}
+	for _, number := range []string{r.card(), r.known("4539123456789017")} {
+		r.pays(number, api.StatusCaptured)
+	}
+	if taken, held := r.metric("finpay_custody_taken_total"), r.metric("finpay_custody_cards"); taken != 2 || held != 0 {
+		t.Errorf("%v cards were taken, %v are held", taken, held)
+	}
+	r.leftInAChallenge()
+	if held := r.metric("finpay_custody_cards"); held != 1 {
+		t.Errorf("%v cards are held", held)
+	}
+	r.checkMemory(t, route{})
+	r.checkDisk(t)
+	r.agree()
+	r.serve.stop()
+	r.verifyLog()
+}
+
 // A process that is killed in the middle leaves nothing on the disk, and nothing that the next one picks up.
 func TestScanAfterAKill(t *testing.T) {
 	r := newRide(t)
