@@ -39,6 +39,11 @@ faults: deps ## the ledger is killed a thousand times in the middle of a commit,
 race: deps ## the same under the race detector, but for the built program's tests, which it would not see into
 	go test -race -count 1 -timeout $(TIMEOUT) $$(go list ./... | grep -v '/softhsm-test$$')
 
+.PHONY: scan
+scan: deps ## marked cards through every route and under load, then a search of memory and files; needs root. SCAN_ROUNDS (5)
+	SCAN_ROUNDS=$${SCAN_ROUNDS:-5} go test -count 1 -timeout $(TIMEOUT) -run '^TestScan' -v ./softhsm-test | grep -v level=
+	go test -count 1 -timeout $(TIMEOUT) ./softhsm-test/scan
+
 .PHONY: browser
 browser: deps ## the shopper's pages in headless Chromium
 	@.ci/deps chromium
@@ -55,7 +60,7 @@ fuzz: deps ## every fuzz target for FUZZTIME (10s)
 
 .PHONY: bench
 bench: deps ## speed against its targets; BENCH_JSON=FILE collects the figures
-	@go test -tags bench -run '^TestFigures$$' -count 1 -p 1 -v -timeout $(TIMEOUT) ./hsm ./pci/tokenization ./appliance/ledger ./appliance/audit ./appliance/auditor ./softhsm-test/... | grep -vE '^(=== RUN|--- PASS|PASS|ok|\?)'
+	@go test -tags bench -run '^TestFigures$$' -count 1 -p 1 -v -timeout $(TIMEOUT) ./hsm ./pci/custody ./pci/tokenization ./appliance/ledger ./appliance/audit ./appliance/auditor ./softhsm-test/... | grep -vE '^(=== RUN|--- PASS|PASS|ok|\?)'
 
 .PHONY: cover
 cover: deps ## statement coverage: the total, and bin/cover.html

@@ -7,6 +7,7 @@ import (
 
 	"github.com/finterra/finpay/api/audit"
 	"github.com/finterra/finpay/api/checkout"
+	"github.com/finterra/finpay/pci"
 )
 
 // maxID is the longest payment id or checkout session that is looked up, in bytes.
@@ -75,7 +76,7 @@ func (s *server) getReceipt(w http.ResponseWriter, r *http.Request, caller Calle
 // paymentID returns the id in the path. What cannot be one is not looked up.
 func paymentID(r *http.Request) (string, error) {
 	id := mux.Vars(r)["id"]
-	if len(id) > maxID || !isName(id) {
+	if len(id) > maxID || !isName(id) || pci.LooksLikePAN(id) {
 		return "", ErrNotFound
 	}
 	return id, nil

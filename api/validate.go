@@ -232,6 +232,9 @@ func queryCursor(q map[string]string) (string, error) {
 	if ok && (s == "" || len(s) > MaxCursor || !isName(s)) {
 		return "", ErrInvalid.With("Send as cursor what next_cursor of the page before said.")
 	}
+	if pci.LooksLikePAN(s) {
+		return "", ErrCardNumber.With("The cursor holds what looks like a card number. Send what next_cursor of the page before said.")
+	}
 	return s, nil
 }
 

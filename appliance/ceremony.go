@@ -34,7 +34,7 @@ func (c ceremonyCommand) Run(ctx context.Context, g globals) error {
 	case c.Verify != "" || c.Plan == "":
 		return errors.New("either a plan or --verify with a transcript is wanted")
 	}
-	if err := harden(); err != nil {
+	if _, err := harden(); err != nil {
 		return err
 	}
 	cfg, err := g.load()

@@ -36,6 +36,7 @@ type diagnosis struct {
 	Batches     []batchTime      `json:"batches"`
 	Batch       int              `json:"recommended_batch"`
 	TokensPerS  int              `json:"tokens_per_second"`
+	Process     []standing       `json:"process"`
 	Failures    []string         `json:"failures"`
 
 	timing  hsm.Timing
@@ -48,9 +49,10 @@ type batchTime struct {
 	US     float64 `json:"us"`
 }
 
-// Run asks the HSM for everything that the appliance needs of it. It makes session objects, and one data object on the hsm
+// Run asks the HSM for everything that the appliance needs of it, and protects its own process as serve does. It makes session objects, and one data object on the hsm
 // token that it destroys: a running appliance goes on.
 func (c doctorCommand) Run(ctx context.Context, g globals) error {
+	safe, unsafe := harden()
 	cfg, err := g.load()
 	if err != nil {
 		return err
@@ -61,7 +63,10 @@ func (c doctorCommand) Run(ctx context.Context, g globals) error {
 			return err
 		}
 	}
-	d := &diagnosis{Provider: cfg.HSM.Profile().Name, Module: cfg.HSM.Module, Roles: []hsm.Capability{}, Batches: []batchTime{}, Failures: []string{}}
+	d := &diagnosis{Provider: cfg.HSM.Profile().Name, Module: cfg.HSM.Module, Roles: []hsm.Capability{}, Batches: []batchTime{}, Process: safe, Failures: []string{}}
+	if unsafe != nil {
+		d.Failures = append(d.Failures, unsafe.Error())
+	}
 	broken := d.examine(ctx, cfg, vectors)
 	if broken != nil {
 		d.Failures = append(d.Failures, broken.Error())
@@ -147,8 +152,8 @@ func missing(rows []hsm.Capability, cfg config.Config) (failures []string) {
 func advice(row hsm.Capability, cfg config.Config) string {
 	profile := "profile " + cfg.HSM.Provider
 	switch {
-	case row.Role == hsm.RoleCustody:
-		return "Try data_objects: public in a copy of " + profile + ", or choose an HSM with CKO_DATA session objects"
+	case row.Role == hsm.RoleCustody && cfg.Custody.Kind == config.ObjectCustody:
+		return "Set custody.kind: sealed, which needs no data objects, or try data_objects: public in a copy of " + profile
 	case strings.Contains(row.Detail, "CKR_ATTRIBUTE") || strings.Contains(row.Detail, "CKR_TEMPLATE"):
 		return "Name the attribute that it refuses under omit_attributes in a copy of " + profile
 	case row.Mechanism == "CKM_AES_GCM":
@@ -197,6 +202,7 @@ func (d *diagnosis) print(w io.Writer) {
 	}
 	_ = table.Flush()
 
+	d.printSafeguards(w)
 	d.printSpeed(w)
 	if d.vectors {
 		fmt.Fprintf(w, "\nFF1 vectors through the HSM: %d passed, %d failed, %d skipped\n", d.FF1.Passed, d.FF1.Failed, d.FF1.Skipped)
@@ -209,6 +215,27 @@ func (d *diagnosis) print(w io.Writer) {
 		return
 	}
 	fmt.Fprint(w, "\nThis HSM cannot serve the appliance as it is; the reasons follow.\n")
+}
+
+func (d *diagnosis) printSafeguards(w io.Writer) {
+	fmt.Fprint(w, "\nSafeguards of the process's memory, as the system says when it is asked back. Of this process: serve does the same where it starts.\n\n")
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, s := range d.Process {
+		mark := "ok"
+		switch {
+		case !s.OK && s.Required:
+			mark = "FAILED"
+		case !s.OK:
+			mark = "warning"
+		}
+		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\n", s.Name, s.By, mark, s.Detail)
+	}
+	_ = table.Flush()
+	for _, s := range d.Process {
+		if !s.OK {
+			fmt.Fprintf(w, "\n%s: %s.\n", s.Name, s.means)
+		}
+	}
 }
 
 func (d *diagnosis) printSpeed(w io.Writer) {

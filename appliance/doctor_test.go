@@ -67,7 +67,7 @@ func TestALongTweakIsServedThroughTheHSM(t *testing.T) {
 }
 
 func TestEveryMissingRoleSaysWhatToChange(t *testing.T) {
-	cfg := config.Config{HSM: config.HSM{Provider: "softhsm"}}
+	cfg := config.Config{HSM: config.HSM{Provider: "softhsm"}, Custody: config.Custody{Kind: config.ObjectCustody}}
 	failures := missing([]hsm.Capability{
 		{Role: roleTokenize, Mechanism: "CKM_AES_ECB", OK: true},
 		{Role: roleLedgerEd25519, Mechanism: "CKM_EDDSA", Optional: true, Detail: "CKR_MECHANISM_INVALID"},
@@ -80,7 +80,7 @@ func TestEveryMissingRoleSaysWhatToChange(t *testing.T) {
 		{"role kek needs CKM_AES_GCM", "aead: eax"},
 		{"role intake needs CKM_ECDH1_DERIVE", "Allow CKM_ECDH1_DERIVE"},
 		{"role apikey needs CKM_SHA256_HMAC", "omit_attributes"},
-		{"role custody needs CKO_DATA", "data_objects: public"},
+		{"role custody needs CKO_DATA", "custody.kind: sealed"},
 	} {
 		if i >= len(failures) || !strings.Contains(failures[i], want[0]) || !strings.Contains(failures[i], want[1]) {
 			t.Fatalf("%d: %q, want %q", i, failures, want)

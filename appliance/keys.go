@@ -8,8 +8,10 @@ import (
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 
+	"github.com/finterra/finpay/appliance/config"
 	"github.com/finterra/finpay/hsm"
 	"github.com/finterra/finpay/pci"
+	"github.com/finterra/finpay/pci/custody"
 )
 
 // The roles of the appliance's keys.
@@ -101,21 +103,46 @@ func translateHSM(err error) error {
 	}
 }
 
-// objects meets custody.Objects.
+// keeper is what custody keeps cards in, by the configuration.
+func keeper(cfg config.Config, engine *hsm.Engine) custody.Objects {
+	if cfg.Custody.Kind == config.SealedCustody {
+		return sealedCards{engine.NewSealed()}
+	}
+	return objects{engine.NewObjects()}
+}
+
+// objects meets custody.Objects. What an object is bound to is custody's to know.
 type objects struct{ *hsm.Objects }
 
-func (o objects) Create(ctx context.Context, value []byte) (uint64, error) {
+func (o objects) Create(ctx context.Context, value []byte, _ string) (uint64, error) {
 	handle, err := o.Objects.Create(ctx, value)
 	return handle, translateHSM(err)
 }
 
-func (o objects) Read(ctx context.Context, handle uint64, dst []byte) (int, error) {
+func (o objects) Read(ctx context.Context, handle uint64, dst []byte, _ string) (int, error) {
 	n, err := o.Objects.Read(ctx, handle, dst)
 	return n, translateHSM(err)
 }
 
 func (o objects) Destroy(ctx context.Context, handle uint64) error {
 	return translateHSM(o.Objects.Destroy(ctx, handle))
+}
+
+// sealedCards meets custody.Objects.
+type sealedCards struct{ *hsm.Sealed }
+
+func (c sealedCards) Create(ctx context.Context, value []byte, binding string) (uint64, error) {
+	handle, err := c.Sealed.Create(ctx, value, binding)
+	return handle, translateHSM(err)
+}
+
+func (c sealedCards) Read(ctx context.Context, handle uint64, dst []byte, binding string) (int, error) {
+	n, err := c.Sealed.Read(ctx, handle, dst, binding)
+	return n, translateHSM(err)
+}
+
+func (c sealedCards) Destroy(ctx context.Context, handle uint64) error {
+	return translateHSM(c.Sealed.Destroy(ctx, handle))
 }
 
 // blocks meets ff1.Encrypter.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	stdlog "log"
 	"log/slog"
 
 	"github.com/finterra/finpay/appliance/config"
@@ -21,6 +22,11 @@ func newLogger(w io.Writer, cfg config.Log, redacted func()) *slog.Logger {
 		return slog.New(redactor{slog.NewJSONHandler(w, options), redacted})
 	}
 	return slog.New(redactor{slog.NewTextHandler(w, options), redacted})
+}
+
+// errorLog is where a server writes what went wrong with a connection: mostly what clients did, so for those who debug.
+func errorLog(log *slog.Logger) *stdlog.Logger {
+	return slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 }
 
 const redaction = "[looks like a card number: not logged]"

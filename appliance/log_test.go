@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/finterra/finpay/appliance/config"
 )
@@ -96,5 +99,47 @@ func TestTheLevelIsKept(t *testing.T) {
 	}
 	if log.Enabled(context.Background(), slog.LevelInfo) {
 		t.Error("info is on")
+	}
+}
+
+// What the standard library writes by itself comes through the same handler: package log, and what [http.Server] has to
+// say of a connection, which can quote its first bytes.
+func TestPackageLogAndServersGoThroughTheSameHandler(t *testing.T) {
+	var out bytes.Buffer
+	n := 0
+	before := slog.Default()
+	defer slog.SetDefault(before)
+	logger := newLogger(&out, config.Log{Level: "debug", Format: "json"}, func() { n++ })
+	slog.SetDefault(logger)
+	log.Printf("no %s", testPAN)
+	errorLog(logger).Printf("http: panic serving 127.0.0.1:1: bad card %s", testPAN)
+	slog.Error("no " + testPAN)
+	if text := out.String(); strings.Contains(text, testPAN) || strings.Count(text, redaction) != 3 || n != 3 {
+		t.Errorf("%d counted: %s", n, text)
+	}
+}
+
+// A card begins with 1 to 8 (ISO/IEC 7812-1), a token with 9, and ids have letters: neither is ever taken for a card.
+func TestNoTokenAndNoIDIsTakenForACard(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var out bytes.Buffer
+		n := 0
+		log := newLogger(&out, config.Log{Level: "info", Format: "text"}, func() { n++ })
+		token := "9" + rapid.StringMatching(`[0-9]{11,18}`).Draw(t, "token")
+		payment := "pay_0" + rapid.StringMatching(`[1-3][0-9A-HJKMNP-TV-Z]{24}`).Draw(t, "payment")
+		log.Info("m", "token", token, "payment", payment, "error", fmt.Errorf("token %s of %s", token, payment))
+		if n != 0 || !strings.Contains(out.String(), token) || !strings.Contains(out.String(), payment) {
+			t.Fatalf("%d hidden: %s", n, out.String())
+		}
+	})
+}
+
+func TestACardBesideAnIDIsNotHiddenByIt(t *testing.T) {
+	for _, text := range []string{"pay_01JABCDEF0123456789ABCDEFG " + testPAN, testPAN + " pay_01JABCDEF0123456789ABCDEFG", "pay_" + testPAN} {
+		var out bytes.Buffer
+		newLogger(&out, config.Log{Level: "info", Format: "text"}, nil).Info("m", "v", text)
+		if !strings.Contains(out.String(), redaction) {
+			t.Errorf("%s", out.String())
+		}
 	}
 }

@@ -42,7 +42,7 @@ func (m *metrics) watch(a *appliance) {
 	}
 	m.registry.MustRegister(engineCollector{a.node.engine})
 	m.watchHead(a.node.head)
-	gauge("finpay_custody_cards", "Cards held in the HSM.", func() float64 { return float64(a.cards.Len()) })
+	m.registry.MustRegister(custodyCollector{a.cards})
 	gauge("finpay_acquirer_up", "1 while the line to the acquirer is signed on.", func() float64 { return number(a.acquirer.Healthy()) })
 	counter("finpay_acquirer_late_total", "Answers that came after their request had been given up.", func() float64 { return float64(a.acquirer.Stats().Late) })
 	gauge("finpay_reversals_pending", "Sales of unknown outcome whose reversal is not acknowledged yet.", func() float64 {

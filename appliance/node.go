@@ -171,6 +171,7 @@ func hsmConfig(cfg config.Config, log *slog.Logger) (hsm.Config, error) {
 		InitArgument:  cfg.HSM.InitArgument,
 		Environment:   cfg.HSM.Environment,
 		Profile:       cfg.HSM.Profile(),
+		SealedCustody: cfg.Custody.Kind == config.SealedCustody,
 		Log:           log,
 	}, nil
 }

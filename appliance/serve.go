@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/auditor"
@@ -48,7 +47,8 @@ const (
 
 // Run serves until a signal comes, then finishes what is in flight.
 func (serveCommand) Run(ctx context.Context, g globals) error {
-	if err := harden(); err != nil {
+	safe, err := harden()
+	if err != nil {
 		return err
 	}
 	cfg, err := g.load()
@@ -57,7 +57,8 @@ func (serveCommand) Run(ctx context.Context, g globals) error {
 	}
 	metrics := newMetrics()
 	log := newLogger(os.Stderr, cfg.Log, metrics.redacted.Inc)
-	slog.SetDefault(log)
+	slog.SetDefault(log) // package log's too
+	logSafeguards(log, safe)
 	n, err := openNode(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -83,17 +84,6 @@ func (serveCommand) Run(ctx context.Context, g globals) error {
 	}
 	metrics.watch(a)
 	return a.serve(ctx, metrics)
-}
-
-// harden keeps the process's memory out of core dumps and away from other processes of the same user.
-func harden() error {
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
-		return fmt.Errorf("switch core dumps off: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("make the process not dumpable: %w", err)
-	}
-	return nil
 }
 
 // appliance is everything that serves, wired.
@@ -123,7 +113,7 @@ type appliance struct {
 func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger) (*appliance, error) {
 	a := &appliance{cfg: cfg, node: n, log: log}
 	a.operations = &operations{cfg: cfg, node: n, serving: a}
-	a.cards = custody.New(objects{n.engine.NewObjects()}, custody.Config{Deadline: cfg.Custody.Deadline, Capacity: cfg.Custody.Capacity})
+	a.cards = custody.New(keeper(cfg, n.engine), custody.Config{Deadline: cfg.Custody.Deadline, Capacity: cfg.Custody.Capacity})
 	a.checks = &rowChecks{cfg: cfg, node: n, log: log}
 	if err := a.assembleWitnesses(ctx); err != nil {
 		return nil, fmt.Errorf("ledger.witnesses: %w", err)
@@ -391,7 +381,7 @@ func (a *appliance) listen(metrics *metrics) (*listeners, error) {
 		}
 		l.sockets = append(l.sockets, socket)
 		l.servers = append(l.servers, &http.Server{Handler: s.handler, TLSConfig: s.tls, ConnContext: wire.ConnContext, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: a.cfg.Limits.RequestTime,
-			WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug)})
+			WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: errorLog(a.log)})
 	}
 	return l, nil
 }

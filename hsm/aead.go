@@ -118,37 +118,46 @@ func (a *AEAD) crypt(key Key, encrypt bool, header, nonce, in, associatedData []
 	return out, nil
 }
 
-// cryptAEAD seals or opens in on a session. Decrypting, every refusal of what was handed in is ErrNotAuthentic: some
-// modules answer a bad tag with GENERAL_ERROR, which must not look like a lost device.
+// cryptAEAD seals or opens in on a session; see cryptInto.
 func (e *Engine) cryptAEAD(s pkcs11.SessionHandle, key pkcs11.ObjectHandle, format byte, encrypt bool, nonce, in, additional []byte) ([]byte, error) {
+	out := make([]byte, len(in)+gcmTagSize) // room for a module that wants more than it writes
+	n, err := e.cryptInto(s, key, format, encrypt, out, nonce, in, additional)
+	if err != nil {
+		return nil, err
+	}
+	return out[:n], nil
+}
+
+// cryptInto seals or opens in into dst and returns the length: in's and the tag's, or in's without it. Decrypting, every
+// refusal of what was handed in is ErrNotAuthentic: some modules answer a bad tag with GENERAL_ERROR, which must not look
+// like a lost device.
+func (e *Engine) cryptInto(s pkcs11.SessionHandle, key pkcs11.ObjectHandle, format byte, encrypt bool, dst, nonce, in, additional []byte) (n int, err error) {
 	if format == formatEAX {
-		var out []byte
 		err := e.overECB(s, key, func(blocks encryptBlocks) (err error) {
 			if encrypt {
-				out, err = eaxSeal(blocks, nonce, additional, in)
+				n, err = eaxSealInto(blocks, dst, nonce, additional, in)
 			} else {
-				out, err = eaxOpen(blocks, nonce, additional, in)
+				n, err = eaxOpenInto(blocks, dst, nonce, additional, in)
 			}
 			return err
 		})
-		return out, err
+		return n, err
 	}
-	out := make([]byte, len(in)+gcmTagSize) // room for a module that wants more than it writes
 	want := len(in) + gcmTagSize
 	if !encrypt {
 		want = len(in) - gcmTagSize
 	}
-	n, begun, err := e.direct.gcm(s, key, encrypt, out, nonce, in, additional)
+	n, begun, err := e.direct.gcm(s, key, encrypt, dst, nonce, in, additional)
 	switch {
 	case err == nil && n != want:
-		return nil, &lengthError{"AES-GCM", n, want}
+		return 0, &lengthError{"AES-GCM", n, want}
 	case err == nil:
-		return out[:n], nil
+		return n, nil
 	case !encrypt && begun && isCode(err, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_ENCRYPTED_DATA_INVALID,
 		pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE, pkcs11.CKR_DATA_INVALID, ckrAEADDecryptFailed, pkcs11.CKR_SIGNATURE_INVALID):
-		return nil, ErrNotAuthentic
+		return 0, ErrNotAuthentic
 	default:
-		return nil, err
+		return 0, err
 	}
 }
 

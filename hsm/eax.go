@@ -17,57 +17,57 @@ const (
 // encryptBlocks encrypts whole AES blocks, each on its own; dst and src may be the same slice.
 type encryptBlocks func(dst, src []byte) error
 
-// eaxSeal returns the ciphertext followed by the tag.
-func eaxSeal(encrypt encryptBlocks, nonce, header, plaintext []byte) ([]byte, error) {
+// eaxSealInto writes the ciphertext followed by the tag into dst, which has room for both, and returns their length.
+func eaxSealInto(encrypt encryptBlocks, dst, nonce, header, plaintext []byte) (int, error) {
 	m, err := newOMAC(encrypt)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	n, h, err := m.prefix(nonce, header)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	out := make([]byte, len(plaintext), len(plaintext)+eaxTagSize)
+	out := dst[:len(plaintext)]
 	if err := ctr(encrypt, n, out, plaintext); err != nil {
-		return nil, err
+		return 0, err
 	}
 	c, err := m.sum(2, out)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	tag := n // N ⊕ H ⊕ C
 	for i := range tag {
 		tag[i] ^= h[i] ^ c[i]
 	}
-	return append(out, tag[:]...), nil
+	return len(out) + copy(dst[len(out):len(out)+eaxTagSize], tag[:]), nil
 }
 
-// eaxOpen returns the plaintext of what eaxSeal made. Nothing is decrypted before the tag has been verified.
-func eaxOpen(encrypt encryptBlocks, nonce, header, sealed []byte) ([]byte, error) {
+// eaxOpenInto writes the plaintext of what eaxSealInto made into dst, and returns its length. Nothing is decrypted before
+// the tag has been verified, and the plaintext is nowhere but in dst.
+func eaxOpenInto(encrypt encryptBlocks, dst, nonce, header, sealed []byte) (int, error) {
 	if len(sealed) < eaxTagSize {
-		return nil, ErrNotAuthentic
+		return 0, ErrNotAuthentic
 	}
 	ciphertext, tag := sealed[:len(sealed)-eaxTagSize], sealed[len(sealed)-eaxTagSize:]
 	m, err := newOMAC(encrypt)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	n, h, err := m.prefix(nonce, header)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	want, err := m.sum(2, ciphertext)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	for i := range want {
 		want[i] ^= n[i] ^ h[i]
 	}
 	if subtle.ConstantTimeCompare(want[:], tag) != 1 {
-		return nil, ErrNotAuthentic
+		return 0, ErrNotAuthentic
 	}
-	plaintext := make([]byte, len(ciphertext))
-	return plaintext, ctr(encrypt, n, plaintext, ciphertext)
+	return len(ciphertext), ctr(encrypt, n, dst[:len(ciphertext)], ciphertext)
 }
 
 // ctr xors src into dst with the encryption of counter, counter+1, … (128 bits, big endian), all in one call.

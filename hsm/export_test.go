@@ -69,3 +69,36 @@ func (o *Objects) Orphans() int {
 	defer o.mu.Unlock()
 	return len(o.orphans)
 }
+
+// EndSession ends the session of the sealing key behind its keeper's back.
+func (k *Sealed) EndSession() error {
+	return k.e.module.CloseSession(k.pool.workers[0].session.handle)
+}
+
+// Live returns the number of values that the keeper knows.
+func (k *Sealed) Live() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.live)
+}
+
+// Forge has every use of the sealing key look as if it came after another login, under a handle that means another key.
+func (k *Sealed) Forge(handle pkcs11.ObjectHandle) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.key.handle, k.key.epoch = handle, k.key.epoch-1
+}
+
+// Relogged has the sealing key look as if another login had been made since.
+func (k *Sealed) Relogged() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.key.epoch--
+}
+
+// Ciphertext returns what is kept of a value.
+func (k *Sealed) Ciphertext(id uint64) []byte {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.live[id].bytes
+}

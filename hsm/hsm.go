@@ -4,7 +4,7 @@
 // made by a worker of a fixed number, with a session of its own, while the caller waits as long as its context says.
 // On it stand the key operations: [Signer] (ECDSA, Ed25519), [MAC] (HMAC), [BlockCipher] (AES blocks, for
 // format-preserving encryption), [AEAD] and [KMSClient] (for Tink), [KeyExchanger] (ECDH, for HPKE) and [Objects] (byte
-// strings kept as session objects). What vendors do otherwise than the standard is a [Profile].
+// strings kept as session objects) or [Sealed] (encrypted under a session key). What vendors do otherwise than the standard is a [Profile].
 //
 // # What is promised
 //
@@ -87,7 +87,9 @@ type Config struct {
 	// Beside says that another process uses the hsm token: [Engine.Probe] makes nothing on it. SoftHSM2 loses objects where
 	// two processes make some.
 	Beside bool
-	Log    *slog.Logger
+	// SealedCustody says that a [Sealed] is used in place of [Objects]: [Engine.Probe] tries what it needs.
+	SealedCustody bool
+	Log           *slog.Logger
 }
 
 func (cfg *Config) defaults() {

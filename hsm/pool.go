@@ -14,6 +14,8 @@ type poolKind struct {
 	prepare func(*session) error
 	// keeps means that the session holds objects: it is given up only when the module says that it is gone.
 	keeps bool
+	// operates means that the session runs operations, too: one that cannot be ended costs the session.
+	operates bool
 }
 
 // maxHelp is how many waiting calls a caller makes after its own, before it leaves them to the worker's goroutine: to

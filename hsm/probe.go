@@ -63,7 +63,11 @@ func (e *Engine) Probe(ctx context.Context, specs []Spec) ([]Capability, error) 
 			return nil, err
 		}
 	}
-	if err := try(RoleCustody, "CKO_DATA session object", false, Spec{Role: RoleCustody}, (*trial).custody); err != nil {
+	mechanism, keep := "CKO_DATA session object", (*trial).custody
+	if e.cfg.SealedCustody {
+		mechanism, keep = e.cfg.Profile.Mechanism(AESWrap)+", session key", (*trial).sealedCustody
+	}
+	if err := try(RoleCustody, mechanism, false, Spec{Role: RoleCustody}, keep); err != nil {
 		return nil, err
 	}
 	const object = "CKO_DATA token object"
@@ -337,10 +341,16 @@ func (t *trial) hmac() (string, error) {
 	return "32 bytes, the same again, others for another message", nil
 }
 
+// sealedCustody is what [Sealed] does.
+func (t *trial) sealedCustody() (string, error) {
+	t.spec = sealingSpec
+	return t.seal()
+}
+
 func (t *trial) custody() (string, error) {
 	form := t.e.cfg.Profile.DataObjects
 	if form == NoData {
-		return "", errors.New("this provider has no CKO_DATA session objects, and cards are held in nothing else; use another HSM for an appliance that takes cards")
+		return "", errors.New("this provider has no CKO_DATA session objects, so cards have to be sealed under a session key (custody.kind: sealed)")
 	}
 	value, label := []byte("no card, but as long as one"), labelOf(randomID())
 	handle, err := t.e.direct.createData(t.s, form, label, value)

@@ -159,6 +159,7 @@ func (w *worker) drop(err error) {
 	}
 	r := remedyFor(err)
 	switch {
+	case w.pool.kind.operates && isCode(err, pkcs11.CKR_OPERATION_ACTIVE):
 	case w.pool.kind.keeps && !isCode(err, pkcs11.CKR_SESSION_HANDLE_INVALID, pkcs11.CKR_SESSION_CLOSED):
 		return // its objects live as long as it does
 	case r == newHandles && w.pool.kind.prepare == nil:

@@ -12,21 +12,30 @@ import (
 // the wrong one. Digits, spaces and dashes of any script count. Other punctuation (4111.1111.1111.1111) is left out
 // only where the digits are grouped as on a card: version numbers and addresses have it too.
 //
-// Numbers that only stand beside the card (an expiry, an order number) do not hide it. UUIDs and long hexadecimal
-// identifiers are passed over: among their digits such a run comes up by chance.
+// Numbers that only stand beside the card (an expiry, an order number) do not hide it. UUIDs, long hexadecimal
+// identifiers and this appliance's own (pay_01J…) are passed over: among their digits such a run comes up by chance.
 func LooksLikePAN(s string) bool {
 	s = plain(s)
 	if looksPrinted(s) {
 		return true
 	}
-	var run groups
+	var room [64]byte
+	run := groups{digits: room[:0]}
+	if len(s) > len(room) {
+		run.digits = make([]byte, 0, len(s)) // never moved, so that all of it is cleared
+	}
+	defer func() { clear(run.digits[:cap(run.digits)]) }()
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
 		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z':
 			if i > 0 && isWord(s[i-1]) {
 				break
 			}
-			if n := identifier(s[i:]); n > 0 {
+			n := identifier(s[i:])
+			if n == 0 && i > 0 && s[i-1] == '_' {
+				n = ulid(s[i:])
+			}
+			if n > 0 {
 				if run.hidesPAN() {
 					return true
 				}
@@ -99,17 +108,20 @@ func looksPrinted(s string) bool {
 		if at == nil {
 			return false
 		}
-		var digits []byte
+		digits := make([]byte, 0, at[1]-at[0])
 		for _, c := range []byte(s[from+at[0] : from+at[1]]) {
 			if c >= '0' && c <= '9' {
 				digits = append(digits, c-'0')
 			}
 		}
 		// A group more or a digit less may be what stands beside the number.
+		valid := false
 		for _, n := range []int{len(digits), 16, 14} {
-			if n <= len(digits) && luhnValid(digits[:n]) {
-				return true
-			}
+			valid = valid || n <= len(digits) && luhnValid(digits[:n])
+		}
+		clear(digits)
+		if valid {
+			return true
 		}
 		from += at[0] + 1
 	}
@@ -175,6 +187,29 @@ func identifier(s string) int {
 		}
 	}
 	return uuid
+}
+
+// ulid returns the length of the ULID that s begins with; 0 if there is none. Its first ten characters are the time in
+// Crockford's base 32, and begin so until the year 2109.
+func ulid(s string) int {
+	const length = 26
+	if len(s) < length || s[0] != '0' || s[1] < '1' || s[1] > '3' || len(s) > length && isWord(s[length]) {
+		return 0
+	}
+	letters := 0
+	for i := range length {
+		switch c := s[i]; {
+		case c >= '0' && c <= '9':
+		case c >= 'A' && c <= 'Z' && c != 'I' && c != 'L' && c != 'O' && c != 'U':
+			letters++
+		default:
+			return 0
+		}
+	}
+	if letters == 0 {
+		return 0
+	}
+	return length
 }
 
 func isHex(c byte) bool { return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F' }

@@ -100,6 +100,17 @@ func TestCardNumbersAreRecognised(t *testing.T) {
 	}
 }
 
+func TestWhatIsAlmostAnIDHidesNoCard(t *testing.T) {
+	for _, s := range []string{
+		"01K 4111111111111111 ABCDEF", "pay_4111111111111111", "pay_01K-4111111111111111-ABCDEFG", "pay_01JABCDEF0123456789ABCDEFG 4111111111111111",
+		"pay_04111111111111111", "4111111111111111_01JABCDEF0123456789ABCDEFG",
+	} {
+		if want := s != "pay_04111111111111111"; pci.LooksLikePAN(s) != want { // a zero more is another number
+			t.Errorf("%q: %v", s, !want)
+		}
+	}
+}
+
 func TestOtherNumbersAreNotCardNumbers(t *testing.T) {
 	for _, s := range []string{
 		"", " ", "-", "order 1001", "2026-11-23T08:51:18Z",
@@ -114,6 +125,7 @@ func TestOtherNumbersAreNotCardNumbers(t *testing.T) {
 		// Identifiers with the digits of a card in them.
 		"aaaaaaaa-4111-1111-1111-1111bbbbbbbb",
 		"deadbeef4111111111111111deadbeef",
+		"pay_01K4111111111111111ABCDEFG", "event evt_01K4111111111111111ABCDEFG.",
 	} {
 		if pci.LooksLikePAN(s) {
 			t.Errorf("%q was taken for a card number", s)

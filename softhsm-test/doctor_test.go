@@ -22,7 +22,11 @@ type report struct {
 	FF1         struct{ Passed, Failed, Skipped int } `json:"ff1"`
 	RoundTripUS float64                               `json:"round_trip_us"`
 	Batch       int                                   `json:"recommended_batch"`
-	Failures    []string                              `json:"failures"`
+	Process     []struct {
+		Name, By, Detail string
+		OK, Required     bool
+	} `json:"process"`
+	Failures []string `json:"failures"`
 }
 
 func (s *system) doctor(args ...string) (report, string, int) {
@@ -62,8 +66,16 @@ func TestDoctorFindsAGoodHSMGood(t *testing.T) {
 			t.Errorf("%+v", role)
 		}
 	}
+	for _, safeguard := range r.Process {
+		if (safeguard.Required || safeguard.Name == "heap") && !safeguard.OK || safeguard.By == "" || safeguard.Detail == "" {
+			t.Errorf("%+v", safeguard)
+		}
+	}
+	if len(r.Process) != 5 {
+		t.Errorf("%d safeguards", len(r.Process))
+	}
 	text := s.command("doctor")
-	for _, want := range []string{"CKM_ECDH1_DERIVE", "Round trip", "This HSM can serve the appliance"} {
+	for _, want := range []string{"CKM_ECDH1_DERIVE", "PR_GET_DUMPABLE 0", "freed blocks are overwritten", "Round trip", "This HSM can serve the appliance"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the text lacks %q:\n%s", want, text)
 		}
@@ -90,6 +102,7 @@ func (s *system) lacking() {
 		s.t.Fatal(err)
 	}
 	changed := strings.Replace(string(settings), "provider: softhsm ", "provider: ours.yaml ", 1)
+	changed = strings.Replace(changed, `kind: ""`, "kind: objects", 1)
 	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
 		s.t.Fatal(err)
 	}

@@ -3,25 +3,18 @@ package softhsmtest_test
 import (
 	"bytes"
 	"database/sql"
-	"encoding/base64"
-	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-	"unicode/utf16"
 
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/audit"
@@ -29,6 +22,7 @@ import (
 	"github.com/finterra/finpay/appliance/store"
 	softhsmtest "github.com/finterra/finpay/softhsm-test"
 	"github.com/finterra/finpay/softhsm-test/fault"
+	"github.com/finterra/finpay/softhsm-test/scan"
 )
 
 // verifyLog checks the whole log under the key that init has written down.
@@ -81,8 +75,8 @@ func TestDemo(t *testing.T) {
 	}
 	noCardDataIn(t, state)
 	for _, text := range []*bytes.Buffer{&out, &log} {
-		if found := findPAN(text.Bytes()); found != "" {
-			t.Errorf("the output holds a card number as %s", found)
+		for _, hit := range testCards().Text(text.Bytes(), "the output") {
+			t.Error(hit)
 		}
 	}
 	if out, err := exec.Command(finpay, "demo", "--state", state).CombinedOutput(); err == nil {
@@ -93,107 +87,23 @@ func TestDemo(t *testing.T) {
 // noCardDataIn searches every file for the test PANs in each encoding, for custody records and for labelled CVVs.
 func noCardDataIn(t *testing.T, dir string) {
 	t.Helper()
-	files := 0
-	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.Type().IsRegular() {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		files++
-		if found := findPAN(text); found != "" {
-			t.Errorf("%s holds a card number as %s", path, found)
-		}
-		if found := labelledCVV.Find(text); found != nil {
-			t.Errorf("%s holds a labelled security code: %q", path, found)
-		}
-		return nil
-	})
+	hits, files, err := testCards().Files(dir)
+	for _, hit := range hits {
+		t.Error(hit)
+	}
 	if err != nil || files < 10 {
 		t.Fatalf("%d files searched: %v", files, err)
 	}
 }
 
-// labelledCVV finds a security code under any of its names, as a form, JSON, YAML or a log would write it. The label
-// begins a word (or a capital within one, as in cardCvv) and the value is nothing but three or four digits: random
-// identifiers end in CSC, and base64 in cvc=, often enough to be met.
-var labelledCVV = regexp.MustCompile(`(?:(?i:(?:^|[^a-z0-9])(?:cv[vc]2?|csc|(?:card_?)?(?:security|verification)_?(?:code|value)))|[a-z](?:Cv[vc]2?|CV[VC]2?|Csc|CSC|SecurityCode|VerificationValue))` +
-	`\\?["']?\s*(?:=|:|(?i:%3[da])|>)\s*\\?["'<]?[0-9]{3,4}(?:[^0-9A-Za-z]|$)`)
-
-// findPAN returns the encoding in which text holds a test PAN, or nothing.
-func findPAN(text []byte) string {
+// testCards finds the published test cards.
+var testCards = sync.OnceValue(func() *scan.Scanner {
+	var cards []scan.Card
 	for _, card := range simulator.Cards {
-		for name, form := range encodings(card.Number) {
-			if at := bytes.Index(text, form); at >= 0 {
-				return fmt.Sprintf("%s (card ending in %s, at byte %d: %x)", name, card.Number[len(card.Number)-4:], at, text[max(0, at-8):min(len(text), at+16)])
-			}
-		}
+		cards = append(cards, scan.Card{Number: card.Number})
 	}
-	return ""
-}
-
-// encodings are the forms in which a card number could be left behind.
-func encodings(number string) map[string][]byte {
-	n, _ := strconv.ParseUint(number, 10, 64)
-	wide := make([]byte, 0, 2*len(number))
-	for _, unit := range utf16.Encode([]rune(number)) {
-		wide = binary.LittleEndian.AppendUint16(wide, unit)
-	}
-	padded := number
-	if len(padded)%2 == 1 {
-		padded = "0" + padded
-	}
-	packed, _ := hex.DecodeString(padded)
-	forms := map[string][]byte{
-		"ASCII":                 []byte(number),
-		"UTF-16":                wide,
-		"BCD":                   packed,
-		"big-endian integer":    binary.BigEndian.AppendUint64(nil, n),
-		"little-endian integer": binary.LittleEndian.AppendUint64(nil, n),
-		"hexadecimal":           []byte(hex.EncodeToString([]byte(number))),
-		// A custody record: version, expiry year and month follow each other before the length and the digits.
-		"custody record": append([]byte{byte(len(number))}, number...),
-	}
-	for i := range 3 { // base64 of a text that holds the number at any offset
-		text := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", i) + number))
-		from := (8*i + 5) / 6
-		forms["base64 at offset "+strconv.Itoa(i)] = []byte(text[from : from+(len(number)*8-10)/6])
-	}
-	return forms
-}
-
-func TestTheSearchFindsWhatIsPlanted(t *testing.T) {
-	for _, card := range simulator.Cards {
-		for name, form := range encodings(card.Number) {
-			if findPAN(append(append([]byte("before"), form...), "after"...)) == "" {
-				t.Errorf("%s of %s was not found", name, card.Number)
-			}
-		}
-		for offset := range 6 {
-			text := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("z", offset) + card.Number + "tail"))
-			if findPAN([]byte(text)) == "" {
-				t.Errorf("base64 at offset %d of %s was not found", offset, card.Number)
-			}
-		}
-	}
-}
-
-func TestTheSearchFindsALabelledSecurityCode(t *testing.T) {
-	for _, planted := range []string{"number=x&cvv=123&name=y", `{"cvv":"123"}`, `{"cardSecurityCode": "1234"}`, "cvc: 123", "CVV2=999", "cvv%3D123",
-		"level=INFO security_code=123", "<csc>123</csc>", `'cvc':'123'`, "cvv=123",
-		`{\"cvv\":\"123\"}`, `"cardCvv":"123"`, `"cardSecurityCode":"123"`, `"card_cvv2":"123"`, "CARD_VERIFICATION_VALUE=123"} {
-		if !labelledCVV.MatchString("before " + planted) {
-			t.Errorf("%s was not found", planted)
-		}
-	}
-	for _, harmless := range []string{"5Nq0Lcvc=\n\n— finpay", "cvv=12345", "the cvv was missing", "cvv=&name=y", `"PAAKTKCSC":"005e1f"`, `"PAAKTKCSC":"0051"`, "cvc=123f"} {
-		if labelledCVV.MatchString(harmless) {
-			t.Errorf("%q was taken for one", harmless)
-		}
-	}
-}
+	return scan.New(cards...)
+})
 
 func TestEveryTestCardDoesWhatItSays(t *testing.T) {
 	s := newSystem(t)

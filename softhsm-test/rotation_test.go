@@ -16,6 +16,7 @@ import (
 // vault is a system whose API key may do everything with tokens.
 type vault struct {
 	*system
+	key       string
 	client    *client.Client
 	recipient *ecdh.PrivateKey
 }
@@ -27,7 +28,7 @@ func newVault(t *testing.T, settings ...setting) *vault {
 	private, recipient := newRecipient(t)
 	_, publicFile := writeKeys(t, private)
 	s.command("api-key", "recipient", key, "--public-key", publicFile, "--quota", "5000")
-	return &vault{s, s.tokens(func(cfg *client.Config) { cfg.Key = key }), recipient}
+	return &vault{s, key, s.tokens(func(cfg *client.Config) { cfg.Key = key }), recipient}
 }
 
 // issue tokenizes cards and returns their tokens by number.

@@ -89,8 +89,15 @@ type Ledger struct {
 	Check time.Duration `yaml:"check"`
 }
 
-// Custody bounds the cards held in the HSM.
+// The kinds of custody.
+const (
+	ObjectCustody = "objects" // session objects in the HSM
+	SealedCustody = "sealed"  // encrypted in memory, under a key that exists in a session of the HSM alone
+)
+
+// Custody bounds the cards that are held.
 type Custody struct {
+	Kind     string        `yaml:"kind"` // after [Load] never empty
 	Deadline time.Duration `yaml:"deadline"`
 	Capacity int           `yaml:"capacity"`
 }
@@ -244,6 +251,12 @@ func Parse(text []byte, state string) (Config, error) {
 	if err != nil {
 		return Config{}, err
 	}
+	if cfg.Custody.Kind == "" {
+		cfg.Custody.Kind = ObjectCustody
+		if cfg.HSM.profile.DataObjects == hsm.NoData {
+			cfg.Custody.Kind = SealedCustody
+		}
+	}
 	cfg.digest = fmt.Sprintf("%x", sha256.Sum256(slices.Concat(text, []byte{0}, profile)))
 	return cfg, cfg.validate()
 }
@@ -309,6 +322,7 @@ func (c *Config) validate() error {
 	want(c.HSM.Sessions >= 0 && c.HSM.Sessions <= 256, "hsm.sessions", "1 to 256 are allowed")
 	want(c.HSM.BlockSessions >= 0 && c.HSM.BlockSessions <= 256, "hsm.block_sessions", "1 to 256 are allowed")
 	want(c.HSM.CallLimit == 0 || c.HSM.CallLimit >= time.Second, "hsm.call_limit", "at least 1s is wanted")
+	oneOf("custody.kind", c.Custody.Kind, ObjectCustody, SealedCustody)
 	want(c.Custody.Deadline >= time.Minute && c.Custody.Deadline <= time.Hour, "custody.deadline", "1m to 1h are allowed")
 	want(c.Custody.Capacity > 0, "custody.capacity", "at least 1 is wanted")
 	want(c.Intake.Rotate == 0 || c.Intake.Rotate >= time.Minute, "intake.rotate", "0 (in ceremonies only) or at least 1m is wanted")

@@ -1,4 +1,5 @@
-// Package custody keeps cards alive between requests, as session objects in the HSM.
+// Package custody keeps cards alive between requests: as session objects in the HSM, or sealed under a key that exists in a
+// session of the HSM alone. Which of them, [Objects] knows.
 //
 // pci/intake moves a card in and gets back a [pci.CardRef]; packages of pci borrow it in locked memory for one
 // call; [Store.Destroy] ends it. A card ends by itself at its deadline.
@@ -26,18 +27,29 @@ import (
 	"github.com/finterra/finpay/pci/internal/pan"
 )
 
-// Objects keeps byte strings as private session objects of an HSM. Its errors are those of package pci: an
-// object that died with its session is [pci.ErrGone], an HSM that does not answer is [pci.ErrUnavailable]. An error with
+// Objects keeps byte strings that live as long as a session of an HSM. Its errors are those of package pci: what ended
+// with its session is [pci.ErrGone], an HSM that does not answer is [pci.ErrUnavailable]. An error with
 // a method Returned() <-chan struct{} says that the call was left while it goes on: its buffer is not touched before
 // that channel is closed.
 type Objects interface {
-	// Create stores value and returns the object's handle.
-	Create(ctx context.Context, value []byte) (handle uint64, err error)
-	// Read copies the object's value into dst and returns its length.
-	Read(ctx context.Context, handle uint64, dst []byte) (n int, err error)
+	// Create stores value for a binding and returns the object's handle.
+	Create(ctx context.Context, value []byte, binding string) (handle uint64, err error)
+	// Read copies the object's value into dst, which is longer by 16 bytes at least, and returns its length. binding is that
+	// of Create; keepers that encrypt authenticate it.
+	Read(ctx context.Context, handle uint64, dst []byte, binding string) (n int, err error)
 	// Destroy ends the object.
 	Destroy(ctx context.Context, handle uint64) error
 }
+
+// Locked memory of all packages of pci, in bytes: what [LockMemory] locks at once, and the most there may be of it.
+const (
+	LockedAtOnce = pan.SlotsLocked
+	LockedMemory = pan.Locked
+)
+
+// LockMemory locks the memory of single cards now, so that a process that may not lock enough finds it out before it takes
+// a card.
+func LockMemory() error { return pan.LockSlots() }
 
 // Config bounds a [Store].
 type Config struct {
@@ -55,13 +67,40 @@ type Store struct {
 	cards map[pci.CardRef]held
 	// reserved counts cards that are on their way into the HSM, so that capacity is never exceeded.
 	reserved int
+	stats    Stats // without what is counted when it is asked for
 }
 
 type held struct {
 	handle   uint64
 	binding  string
 	deadline time.Time
-	ended    bool // nobody may borrow it; the HSM has still to destroy it
+	ended    *uint64 // not nil: nobody may borrow it, and it is counted there when the HSM has destroyed it
+}
+
+// Stats are what became of all cards since the start. Each card that was taken is held or has ended in one way.
+type Stats struct {
+	Held     int // those included that have ended and that the HSM could not destroy yet
+	Capacity int
+	Oldest   time.Duration // age of the oldest card held; 0 where there is none
+
+	Taken   uint64
+	Used    uint64 // destroyed because their payment needed them no more
+	Expired uint64 // destroyed at their deadline, or at the end of the process
+	Lost    uint64 // ended with the HSM's session
+	Failed  uint64 // attempts to destroy that the HSM did not carry out; each is made again
+	Full    uint64 // cards refused because so many were held
+}
+
+// Stats returns the present ones.
+func (s *Store) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats := s.stats
+	stats.Held, stats.Capacity = len(s.cards), s.cfg.Capacity
+	for _, card := range s.cards {
+		stats.Oldest = max(stats.Oldest, s.cfg.Now().Sub(card.deadline.Add(-s.cfg.Deadline)))
+	}
+	return stats
 }
 
 // New returns an empty store. Its owner runs [Store.Sweep].
@@ -76,13 +115,6 @@ func init() {
 	lend.OfCustody = func(store any) lend.Custody { return lender{store.(*Store)} }
 }
 
-// Len returns the number of cards held, those included that the HSM could not destroy yet.
-func (s *Store) Len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.cards)
-}
-
 // Destroy ends the card behind ref: nobody can borrow it from now on, whatever the HSM says. A reference that names
 // no card any more is no error. On an error (the HSM is away, ctx ended) [Store.Sweep] tries again until the object
 // is gone.
@@ -90,17 +122,30 @@ func (s *Store) Destroy(ctx context.Context, ref pci.CardRef) error {
 	s.mu.Lock()
 	card, ok := s.cards[ref]
 	if ok {
-		card.ended = true
+		card.ended = &s.stats.Used
 		s.cards[ref] = card
 	}
 	s.mu.Unlock()
 	if !ok {
 		return nil
 	}
-	if err := s.objects.Destroy(ctx, card.handle); err != nil && !errors.Is(err, pci.ErrGone) {
+	return s.end(ctx, ref, card)
+}
+
+// end destroys a card that nobody can borrow any more, and counts what became of it.
+func (s *Store) end(ctx context.Context, ref pci.CardRef, card held) error {
+	err := s.objects.Destroy(ctx, card.handle)
+	switch {
+	case errors.Is(err, pci.ErrGone):
+		s.forget(ref, &s.stats.Lost)
+	case err != nil:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.stats.Failed++
 		return fmt.Errorf("destroy %s: %w", ref, err)
+	default:
+		s.forget(ref, card.ended)
 	}
-	s.forget(ref)
 	return nil
 }
 
@@ -132,15 +177,20 @@ func (s *Store) Sweep(ctx context.Context) {
 // destroyUntil destroys what ends by t, and reports how many cards it could not destroy and why.
 func (s *Store) destroyUntil(ctx context.Context, t time.Time) (left int, err error) {
 	s.mu.Lock()
-	var due []pci.CardRef
+	due := make(map[pci.CardRef]held)
 	for ref, card := range s.cards {
-		if card.ended || !card.deadline.After(t) {
-			due = append(due, ref)
+		if card.ended == nil && card.deadline.After(t) {
+			continue
 		}
+		if card.ended == nil {
+			card.ended = &s.stats.Expired
+			s.cards[ref] = card
+		}
+		due[ref] = card
 	}
 	s.mu.Unlock()
-	for _, ref := range due {
-		if fault := s.Destroy(ctx, ref); fault != nil {
+	for ref, card := range due {
+		if fault := s.end(ctx, ref, card); fault != nil {
 			left, err = left+1, fault
 		}
 	}
@@ -150,13 +200,14 @@ func (s *Store) destroyUntil(ctx context.Context, t time.Time) (left int, err er
 func (s *Store) hold(ctx context.Context, card *pan.Card, binding string) (pci.CardRef, error) {
 	s.mu.Lock()
 	if len(s.cards)+s.reserved >= s.cfg.Capacity {
+		s.stats.Full++
 		s.mu.Unlock()
 		return pci.CardRef{}, fmt.Errorf("custody: %w", pci.ErrFull)
 	}
 	s.reserved++
 	s.mu.Unlock()
 
-	handle, err := s.create(ctx, card)
+	handle, err := s.create(ctx, card, binding)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,6 +215,7 @@ func (s *Store) hold(ctx context.Context, card *pan.Card, binding string) (pci.C
 	if err != nil {
 		return pci.CardRef{}, fmt.Errorf("custody: hold card: %w", err)
 	}
+	s.stats.Taken++
 	ref := pci.NewCardRef()
 	s.cards[ref] = held{handle: handle, binding: binding, deadline: s.cfg.Now().Add(s.cfg.Deadline)}
 	return ref, nil
@@ -171,7 +223,7 @@ func (s *Store) hold(ctx context.Context, card *pan.Card, binding string) (pci.C
 
 // create moves the card into the HSM from a slot of its own: the card is the caller's, to be wiped when hold returns,
 // and the HSM may be at work for longer.
-func (s *Store) create(ctx context.Context, card *pan.Card) (handle uint64, err error) {
+func (s *Store) create(ctx context.Context, card *pan.Card, binding string) (handle uint64, err error) {
 	slot, err := pan.NewSlot()
 	if err != nil {
 		return 0, err
@@ -179,25 +231,25 @@ func (s *Store) create(ctx context.Context, card *pan.Card) (handle uint64, err 
 	defer func() { slot.ReleaseAfter(err) }()
 	record := slot.Bytes()[:pan.RecordSize]
 	copy(record, card.Record())
-	return s.objects.Create(ctx, record)
+	return s.objects.Create(ctx, record, binding)
 }
 
 func (s *Store) lend(ctx context.Context, ref pci.CardRef, binding string, use func(*pan.Card) error) error {
 	s.mu.Lock()
 	card, ok := s.cards[ref]
 	s.mu.Unlock()
-	if !ok || card.ended || card.binding != binding || !s.cfg.Now().Before(card.deadline) {
+	if !ok || card.ended != nil || card.binding != binding || !s.cfg.Now().Before(card.deadline) {
 		return fmt.Errorf("custody: %w", pci.ErrGone)
 	}
 	slot, err := pan.NewSlot()
 	if err != nil {
 		return err
 	}
-	n, err := s.objects.Read(ctx, card.handle, slot.Bytes()[:pan.RecordSize])
+	n, err := s.objects.Read(ctx, card.handle, slot.Bytes(), binding)
 	if err != nil {
 		slot.ReleaseAfter(err)
 		if errors.Is(err, pci.ErrGone) {
-			s.forget(ref)
+			s.forget(ref, &s.stats.Lost)
 		}
 		return fmt.Errorf("custody: read card: %w", err)
 	}
@@ -213,10 +265,14 @@ func (s *Store) lend(ctx context.Context, ref pci.CardRef, binding string, use f
 	return use(borrowed)
 }
 
-func (s *Store) forget(ref pci.CardRef) {
+// forget ends a card, once: it counts among those that ended so.
+func (s *Store) forget(ref pci.CardRef, how *uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.cards, ref)
+	if _, there := s.cards[ref]; there {
+		delete(s.cards, ref)
+		*how++
+	}
 }
 
 // lender shows the store to the packages of pci; see package lend.

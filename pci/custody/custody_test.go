@@ -34,7 +34,7 @@ type objects struct {
 
 func newObjects() *objects { return &objects{values: make(map[uint64][]byte)} }
 
-func (o *objects) Create(_ context.Context, value []byte) (uint64, error) {
+func (o *objects) Create(_ context.Context, value []byte, _ string) (uint64, error) {
 	if o.gate != nil {
 		o.entered <- struct{}{}
 		<-o.gate
@@ -49,7 +49,7 @@ func (o *objects) Create(_ context.Context, value []byte) (uint64, error) {
 	return o.next, nil
 }
 
-func (o *objects) Read(_ context.Context, handle uint64, dst []byte) (int, error) {
+func (o *objects) Read(_ context.Context, handle uint64, dst []byte, _ string) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.fault != nil {
@@ -176,8 +176,8 @@ func TestACardIsLentUnderItsBindingOnly(t *testing.T) {
 			t.Errorf("%s under %q: %v, want pci.ErrGone", c.ref, c.binding, err)
 		}
 	}
-	if s.Len() != 2 {
-		t.Errorf("%d cards after wrong bindings, want 2", s.Len())
+	if s.Stats().Held != 2 {
+		t.Errorf("%d cards after wrong bindings, want 2", s.Stats().Held)
 	}
 }
 
@@ -230,8 +230,8 @@ func TestDestroyEndsACard(t *testing.T) {
 	if err := borrow(t, cards, ref, "pay_1"); !errors.Is(err, pci.ErrGone) {
 		t.Errorf("after Destroy: %v, want pci.ErrGone", err)
 	}
-	if s.Len() != 0 || hsm.len() != 0 {
-		t.Errorf("%d cards in the store, %d in the HSM", s.Len(), hsm.len())
+	if s.Stats().Held != 0 || hsm.len() != 0 {
+		t.Errorf("%d cards in the store, %d in the HSM", s.Stats().Held, hsm.len())
 	}
 	hold(t, cards, "pay_2")
 }
@@ -246,8 +246,8 @@ func TestACardThatTheHSMLostIsForgotten(t *testing.T) {
 	if err := s.Destroy(t.Context(), destroyed); err != nil {
 		t.Errorf("destroying a lost card: %v", err)
 	}
-	if s.Len() != 0 {
-		t.Errorf("%d lost cards still take room", s.Len())
+	if s.Stats().Held != 0 {
+		t.Errorf("%d lost cards still take room", s.Stats().Held)
 	}
 }
 
@@ -262,8 +262,8 @@ func TestAnHSMThatIsAwayForAMomentLosesNoCard(t *testing.T) {
 	if err := borrow(t, cards, ref, "pay_1"); err != nil {
 		t.Errorf("HSM back: %v", err)
 	}
-	if s.Len() != 1 {
-		t.Errorf("%d cards, want 1", s.Len())
+	if s.Stats().Held != 1 {
+		t.Errorf("%d cards, want 1", s.Stats().Held)
 	}
 }
 
@@ -283,15 +283,15 @@ func TestACardWhoseDestructionFailedIsDestroyedLater(t *testing.T) {
 	if left, err := s.destroyUntil(t.Context(), time0.now()); left != 1 || !errors.Is(err, pci.ErrUnavailable) {
 		t.Errorf("%d left, %v", left, err)
 	}
-	if s.Len() != 1 || hsm.len() != 1 {
-		t.Fatalf("%d cards in the store, %d in the HSM, want 1", s.Len(), hsm.len())
+	if s.Stats().Held != 1 || hsm.len() != 1 {
+		t.Fatalf("%d cards in the store, %d in the HSM, want 1", s.Stats().Held, hsm.len())
 	}
 	hsm.fail(nil)
 	if left, err := s.destroyUntil(t.Context(), time0.now()); left != 0 || err != nil {
 		t.Errorf("%d left, %v", left, err)
 	}
-	if s.Len() != 0 || hsm.len() != 0 {
-		t.Errorf("%d cards in the store, %d in the HSM, want none", s.Len(), hsm.len())
+	if s.Stats().Held != 0 || hsm.len() != 0 {
+		t.Errorf("%d cards in the store, %d in the HSM, want none", s.Stats().Held, hsm.len())
 	}
 }
 
@@ -350,8 +350,8 @@ func TestCapacityHoldsWhileCardsAreOnTheirWay(t *testing.T) {
 	}
 	close(hsm.gate)
 	wg.Wait()
-	if s.Len() != capacity || hsm.len() != capacity {
-		t.Errorf("%d cards in the store, %d in the HSM, want %d", s.Len(), hsm.len(), capacity)
+	if s.Stats().Held != capacity || hsm.len() != capacity {
+		t.Errorf("%d cards in the store, %d in the HSM, want %d", s.Stats().Held, hsm.len(), capacity)
 	}
 }
 
@@ -375,8 +375,8 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if s.Len() != 0 || hsm.len() != 0 {
-		t.Errorf("%d cards in the store, %d in the HSM", s.Len(), hsm.len())
+	if s.Stats().Held != 0 || hsm.len() != 0 {
+		t.Errorf("%d cards in the store, %d in the HSM", s.Stats().Held, hsm.len())
 	}
 }
 
@@ -394,8 +394,8 @@ func TestSweepDestroysAtTheDeadlineAndAtTheEnd(t *testing.T) {
 		young := hold(t, cards, "pay_2")
 		<-time.After(5*time.Minute + 2*time.Second)
 		synctest.Wait()
-		if s.Len() != 1 || hsm.len() != 1 {
-			t.Errorf("%d cards in the store, %d in the HSM after the first deadline, want 1", s.Len(), hsm.len())
+		if s.Stats().Held != 1 || hsm.len() != 1 {
+			t.Errorf("%d cards in the store, %d in the HSM after the first deadline, want 1", s.Stats().Held, hsm.len())
 		}
 		if err := borrow(t, cards, young, "pay_2"); err != nil {
 			t.Errorf("the younger card: %v", err)
@@ -413,8 +413,8 @@ func TestSweepDestroysAtTheDeadlineAndAtTheEnd(t *testing.T) {
 		hold(t, cards, "pay_3")
 		cancel()
 		<-ended
-		if s.Len() != 0 || hsm.len() != 0 {
-			t.Errorf("%d cards in the store, %d in the HSM after the end", s.Len(), hsm.len())
+		if s.Stats().Held != 0 || hsm.len() != 0 {
+			t.Errorf("%d cards in the store, %d in the HSM after the end", s.Stats().Held, hsm.len())
 		}
 	})
 }
@@ -488,12 +488,12 @@ type lateObjects struct {
 	buffer []byte
 }
 
-func (o *lateObjects) Create(_ context.Context, value []byte) (uint64, error) {
+func (o *lateObjects) Create(_ context.Context, value []byte, _ string) (uint64, error) {
 	o.buffer = value
 	return 0, fmt.Errorf("create: %w", o.left)
 }
 
-func (o *lateObjects) Read(_ context.Context, _ uint64, dst []byte) (int, error) {
+func (o *lateObjects) Read(_ context.Context, _ uint64, dst []byte, _ string) (int, error) {
 	o.buffer = dst
 	return 0, fmt.Errorf("read: %w", o.left)
 }

@@ -139,8 +139,8 @@ func TestASealedFormOpensWhereItBelongsOnly(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
-	if b.store.Len() != 0 {
-		t.Errorf("%d cards are held", b.store.Len())
+	if n := b.store.Stats().Held; n != 0 {
+		t.Errorf("%d cards are held", n)
 	}
 	v.away = true
 	if _, _, err := b.postUnder(good.Encode(), checkoutAAD); !errors.Is(err, pci.ErrUnavailable) {

@@ -29,14 +29,14 @@ type objects struct {
 	fault  error
 }
 
-func (o *objects) Create(_ context.Context, value []byte) (uint64, error) {
+func (o *objects) Create(_ context.Context, value []byte, _ string) (uint64, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.values = append(o.values, bytes.Clone(value))
 	return uint64(len(o.values) - 1), o.fault
 }
 
-func (o *objects) Read(_ context.Context, handle uint64, dst []byte) (int, error) {
+func (o *objects) Read(_ context.Context, handle uint64, dst []byte, _ string) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return copy(dst, o.values[handle]), nil
@@ -210,7 +210,7 @@ func TestWhatIsWrongWithACardIsSaidAllAtOnce(t *testing.T) {
 		if _, bad := c.want[name]; bad && entered.Name != "" {
 			t.Errorf("%s: the refused name %q is handed on", c.body, entered.Name)
 		}
-		if !ref.IsZero() || entered.Card != (pci.Card{}) || b.store.Len() != 0 {
+		if !ref.IsZero() || entered.Card != (pci.Card{}) || b.store.Stats().Held != 0 {
 			t.Errorf("%s: a refused card is held, or described as %+v", c.body, entered.Card)
 		}
 	}
@@ -246,7 +246,7 @@ func TestBodiesThatAreNoForm(t *testing.T) {
 		if _, entered, err := b.post(body); !errors.Is(err, pci.ErrMalformed) || entered != (pci.Entered{}) {
 			t.Errorf("%s: %+v, %v, want pci.ErrMalformed", name, entered, err)
 		}
-		if b.store.Len() != 0 {
+		if b.store.Stats().Held != 0 {
 			t.Errorf("%s: a card is held", name)
 		}
 	}

@@ -52,14 +52,14 @@ type objects struct {
 	values [][]byte
 }
 
-func (o *objects) Create(_ context.Context, value []byte) (uint64, error) {
+func (o *objects) Create(_ context.Context, value []byte, _ string) (uint64, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.values = append(o.values, bytes.Clone(value))
 	return uint64(len(o.values) - 1), nil
 }
 
-func (o *objects) Read(_ context.Context, handle uint64, dst []byte) (int, error) {
+func (o *objects) Read(_ context.Context, handle uint64, dst []byte, _ string) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return copy(dst, o.values[handle]), nil

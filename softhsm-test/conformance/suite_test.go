@@ -121,6 +121,7 @@ func testProvider(t *testing.T, p provider) {
 			{"KMS", testKMS},
 			{"key exchange", testKeyExchange},
 			{"objects", testObjects},
+			{"sealed values", testSealed},
 			{"data", testData},
 			{"concurrent use", testConcurrentUse},
 			{"measurement", testMeasurement},
@@ -575,6 +576,31 @@ func testObjects(t *testing.T, _ provider, engine *hsm.Engine) {
 	}
 	if err := objects.Destroy(t.Context(), second); err != nil {
 		t.Error(err)
+	}
+}
+
+func testSealed(t *testing.T, _ provider, engine *hsm.Engine) {
+	sealed := engine.NewSealed()
+	first, err := sealed.Create(t.Context(), []byte("first"), "pay_1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := sealed.Create(t.Context(), []byte("second"), "pay_2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 64)
+	if n, err := sealed.Read(t.Context(), second, buf, "pay_2"); err != nil || string(buf[:n]) != "second" {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+	if _, err := sealed.Read(t.Context(), first, buf, "pay_2"); !errors.Is(err, hsm.ErrLost) {
+		t.Errorf("for another context: %v, want ErrLost", err)
+	}
+	if err := sealed.Destroy(t.Context(), second); err != nil {
+		t.Error(err)
+	}
+	if _, err := sealed.Read(t.Context(), second, buf, "pay_2"); !errors.Is(err, hsm.ErrLost) {
+		t.Errorf("a destroyed value: %v, want ErrLost", err)
 	}
 }
 

@@ -28,6 +28,17 @@ type key struct{ *hsm.KeyExchanger }
 
 func (k key) IntakeKey(string) ecdh.KeyExchanger { return k.KeyExchanger }
 
+// objects meets custody.Objects.
+type objects struct{ *hsm.Objects }
+
+func (o objects) Create(ctx context.Context, value []byte, _ string) (uint64, error) {
+	return o.Objects.Create(ctx, value)
+}
+
+func (o objects) Read(ctx context.Context, handle uint64, dst []byte, _ string) (int, error) {
+	return o.Objects.Read(ctx, handle, dst)
+}
+
 // sealed returns the request of a browser's script.
 func sealed(t *testing.T, to *ecdh.PublicKey, aad []byte) *http.Request {
 	t.Helper()
@@ -61,7 +72,7 @@ func TestFigures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store := custody.New(engine.NewObjects(), custody.Config{Deadline: time.Hour, Capacity: 10_000})
+	store := custody.New(objects{engine.NewObjects()}, custody.Config{Deadline: time.Hour, Capacity: 10_000})
 	forms := intake.New(store, key{exchanger}, false, nil)
 	other, err := ecdh.P256().GenerateKey(nil)
 	if err != nil {

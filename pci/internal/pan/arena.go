@@ -11,6 +11,12 @@ const slotSize = 4096
 // defaultSlots bounds how many cards can be looked at in the same moment, not how many are in custody.
 const defaultSlots = 256
 
+// What may be locked at once, in bytes.
+const (
+	SlotsLocked = defaultSlots * slotSize
+	Locked      = SlotsLocked + areaBudget
+)
+
 // Slot is a piece of locked memory: never swapped, never in a core dump, zero in a forked child. The memory is
 // outside the Go heap, so the collector neither moves nor copies it.
 //
@@ -58,6 +64,12 @@ func NewSlot() (*Slot, error) {
 	default:
 		return nil, ErrMemory
 	}
+}
+
+// LockSlots maps and locks the memory of all slots now. Without it the first [NewSlot] does.
+func LockSlots() error {
+	_, err := sharedArena()
+	return err
 }
 
 type arena struct{ free chan **[slotSize]byte }
