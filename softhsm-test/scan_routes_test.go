@@ -19,25 +19,88 @@ import (
 
 // routes are all ways of a card. One more is one more line.
 var routes = []route{
-	{"API, one card, sealed", true, (*ride).sealedOne},
-	{"API, a batch, sealed", true, (*ride).sealedBatch},
-	{"detokenized", true, (*ride).detokenized},
-	{"retokenized after a rotation", true, (*ride).retokenized},
-	{"API, one card, open", false, (*ride).openOne},
-	{"API, a batch, open", false, (*ride).openBatch},
-	{"page, plain form, frictionless", false, func(r *ride) { r.pays(r.card(), api.StatusCaptured) }},
-	{"page, plain form, challenge", false, func(r *ride) { r.pays(r.known("4539123456789017"), api.StatusCaptured) }},
-	{"page, challenge, then declined", false, func(r *ride) { r.pays(r.known("4539125112511255"), api.StatusDeclined) }},
-	{"declined by the acquirer", false, func(r *ride) { r.pays(r.known("4539515151515151"), api.StatusDeclined) }},
-	{"refused by 3-D Secure", false, func(r *ride) { r.pays(r.known("4539828282828280"), api.StatusDeclined) }},
-	{"timed out and reversed", false, func(r *ride) { r.pays(r.known("4539686868686864"), api.StatusFailed) }},
-	{"approved too late and reversed", false, func(r *ride) { r.pays(r.known("4539696969696969"), api.StatusFailed) }},
-	{"approved twice", false, func(r *ride) { r.pays(r.known("4012888888881881"), api.StatusCaptured) }},
-	{"a form with errors", false, (*ride).formWithErrors},
-	{"malformed forms", false, (*ride).malformedForms},
-	{"malformed cards", false, (*ride).malformedCards},
-	{"a number where none belongs", false, (*ride).misplaced},
-	{"left in a challenge", false, (*ride).leftInAChallenge},
+	{name: "API, one card, sealed", sealed: true, ride: (*ride).sealedOne},
+	{name: "API, a batch, sealed", sealed: true, ride: (*ride).sealedBatch},
+	{name: "detokenized", sealed: true, ride: (*ride).detokenized},
+	{name: "retokenized after a rotation", sealed: true, ride: (*ride).retokenized},
+	{name: "page, sealed, frictionless", sealed: true, ride: func(r *ride) { r.paysSealed(r.card(), api.StatusCaptured) }},
+	{name: "page, sealed, challenge", sealed: true, ride: func(r *ride) { r.paysSealed(r.known("4539123456789017"), api.StatusCaptured) }},
+	{name: "page, sealed, declined", sealed: true, ride: func(r *ride) { r.paysSealed(r.known("4539050505050507"), api.StatusDeclined) }},
+	{name: "page, sealed, refused by 3-D Secure", sealed: true, ride: func(r *ride) { r.paysSealed(r.known("4539787878787872"), api.StatusDeclined) }},
+	{name: "page, sealed, timed out and reversed", sealed: true, ride: func(r *ride) { r.paysSealed(r.known("4539686868686864"), api.StatusFailed) }},
+	{name: "page, sealed, with errors", sealed: true, ride: (*ride).sealedWithErrors},
+	{name: "API, one card, open", ride: (*ride).openOne},
+	{name: "API, a batch, open", ride: (*ride).openBatch},
+	{name: "page, plain form, frictionless", ride: func(r *ride) { r.pays(r.card(), api.StatusCaptured) }},
+	{name: "page, plain form, challenge", ride: func(r *ride) { r.pays(r.known("4539123456789017"), api.StatusCaptured) }},
+	{name: "page, challenge, then declined", ride: func(r *ride) { r.pays(r.known("4539125112511255"), api.StatusDeclined) }},
+	{name: "declined by the acquirer", ride: func(r *ride) { r.pays(r.known("4539515151515151"), api.StatusDeclined) }},
+	{name: "refused by 3-D Secure", ride: func(r *ride) { r.pays(r.known("4539828282828280"), api.StatusDeclined) }},
+	{name: "timed out and reversed", ride: func(r *ride) { r.pays(r.known("4539686868686864"), api.StatusFailed) }},
+	{name: "approved too late and reversed", ride: func(r *ride) { r.pays(r.known("4539696969696969"), api.StatusFailed) }},
+	{name: "approved twice", ride: func(r *ride) { r.pays(r.known("4012888888881881"), api.StatusCaptured) }},
+	{name: "a form with errors", ride: (*ride).formWithErrors},
+	{name: "a form for a payment that is over", ride: (*ride).formTooLate},
+	{name: "malformed forms", ride: (*ride).malformedForms},
+	{name: "malformed cards", ride: (*ride).malformedCards},
+	{name: "a card without a right to send one", ride: (*ride).unauthorized},
+	{name: "a number where none belongs", left: copiesOfMisplaced, ride: (*ride).misplaced},
+	{name: "left in a challenge", ride: (*ride).leftInAChallenge},
+}
+
+// paysSealed takes a payment to its end as a browser with the page's script does.
+func (r *ride) paysSealed(number string, want api.Status) {
+	r.t.Helper()
+	shop := *r.shop
+	defer func(open *simulator.Shopper) { r.shop = open }(r.shop)
+	key := r.intakeKey()
+	shop.Seal = func(link string, form url.Values) (url.Values, error) {
+		return r.sealForm(key, r.newest(), link, form), nil
+	}
+	r.shop = &shop
+	r.pays(number, want)
+}
+
+// newest is the payment that was created last.
+func (r *ride) newest() string { return r.payments()[0].ID }
+
+func (r *ride) sealedWithErrors() {
+	id, link := r.buy()
+	key := r.intakeKey()
+	for _, change := range []func(*simulator.Typed){
+		func(c *simulator.Typed) { c.CVV = r.cvv + "77" },
+		func(c *simulator.Typed) { c.Expiry = "01/20" },
+		func(c *simulator.Typed) { c.Name = c.Number },
+	} {
+		card := r.typed(r.card())
+		change(&card)
+		form := url.Values{"number": {card.Number}, "expiry": {card.Expiry}, "cvv": {card.CVV}, "name": {card.Name}}
+		if status, _ := r.system.send(link, r.sealForm(key, id, link, form)); status != http.StatusUnprocessableEntity {
+			r.t.Errorf("%d", status)
+		}
+	}
+}
+
+// formTooLate sends a card for a payment that has one, which nobody reads.
+func (r *ride) formTooLate() {
+	_, link := r.buy()
+	if _, _, err := r.shop.Pay(r.t.Context(), link, r.typed(r.card())); err != nil {
+		r.t.Fatal(err)
+	}
+	if status, _ := r.form(link, r.card()); status != http.StatusSeeOther {
+		r.t.Errorf("%d", status)
+	}
+}
+
+// unauthorized sends cards with a key that does not exist, and with none.
+func (r *ride) unauthorized() {
+	for _, path := range []string{"/v1/tokens", "/v1/tokens/batch", "/v1/payments"} {
+		for _, key := range []string{"Bearer fp_test_0000000000000000_nothing", ""} {
+			if status, _ := r.call("POST", path, aCard(r.card()), "Authorization", key); status != http.StatusUnauthorized {
+				r.t.Errorf("%s: %d", path, status)
+			}
+		}
+	}
 }
 
 // seals and sends are the API's clients, with cards sealed and open.

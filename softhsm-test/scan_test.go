@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/finterra/finpay/softhsm-test/scan"
 )
@@ -20,10 +21,11 @@ import (
 // route is a way in which a card comes to the appliance.
 type route struct {
 	name string
-	// sealed says that the card never reaches the appliance but sealed to the HSM: from its answer on there is nothing of it
-	// anywhere. Of others net/http and crypto/tls keep what they have read.
+	// sealed says that the card never reaches the appliance but sealed to the HSM: in the moment of its answer there is nothing of
+	// it anywhere. What came open is gone in the next moment: when its connection is asked for more, or closed.
 	sealed bool
 	ride   func(*ride)
+	left   int // copies of each card that may stay outside of the project's own memory; see copiesOfMisplaced
 }
 
 // ride is a route on its way, with cards that nothing else has.
@@ -53,17 +55,10 @@ func (r *ride) known(number string) string {
 	return number
 }
 
-// copiesOfACard bounds what may be left in memory of one card that was sent plainly. Measured are 2 to 4, 9 where headers,
-// paths and queries have it. All are in buffers of the standard library:
-//
-//   - crypto/tls decrypts a record in place, in Conn.rawInput, which keeps it until the next record of the connection
-//   - net/http keeps the last 4 KiB that it read of a connection in a bufio.Reader, and those of ended ones in a pool
-//   - net/http's HTTP/2 has a body's frames in buffers of its own, which go back to a pool as they are
-//   - headers, paths and queries are strings, and JSON that has no place for a card is decoded into some; they live until
-//     they are collected
-//
-// A labelled code beside its number counts as one more.
-const copiesOfACard = 9
+// copiesOfMisplaced bounds what may be left in memory of a card that was sent where none belongs: headers, paths and queries
+// are strings of net/http's, and so is JSON that has no place for a card once it is decoded. They live until they are
+// collected. Measured are 2 to 4, with another for the line of the request in a buffer.
+const copiesOfMisplaced = 9
 
 // scanMemory is what is found of the ride's cards in the serving process, which is stopped while it is read.
 func (r *ride) scanMemory(t *testing.T) (scan.Memory, bool) {
@@ -82,23 +77,26 @@ func (r *ride) scanMemory(t *testing.T) (scan.Memory, bool) {
 	return found, true
 }
 
-// checkMemory wants nothing of a sealed card anywhere, and nothing of a plain one in what is the project's own.
+// checkMemory wants nothing of a card anywhere, but what its route may leave in memory that is not the project's own.
 func (r *ride) checkMemory(t *testing.T, to route) {
 	t.Helper()
-	found, searched := r.scanMemory(t)
-	if !searched {
-		return
+	var found scan.Memory
+	for again := range 20 {
+		searched := false
+		if found, searched = r.scanMemory(t); !searched {
+			return
+		}
+		if to.sealed || len(found.Hits) <= to.left*len(r.cards) && len(found.Of(scan.Locked)) == 0 {
+			break
+		}
+		time.Sleep(time.Duration(again) * 10 * time.Millisecond) //nolint:forbidigo // what is waited for shows in memory alone
 	}
 	byKind := map[scan.Kind]int{}
 	for _, hit := range found.Hits {
 		byKind[hit.Kind]++
-		if to.sealed || hit.Kind == scan.Locked {
-			t.Errorf("%s", hit)
-		}
 	}
-	most := copiesOfACard * len(r.cards)
-	if n := len(found.Hits); n > most && !to.sealed {
-		t.Errorf("%d copies are left, more than %d:\n%s", n, most, lines(found.Hits))
+	if len(found.Hits) > to.left*len(r.cards) || len(found.Of(scan.Locked)) > 0 {
+		t.Errorf("%d copies are left, and may be %d, none in locked memory:\n%s", len(found.Hits), to.left*len(r.cards), lines(found.Hits))
 	}
 	t.Logf("%d MiB searched, %d cards, left: %s", found.Bytes>>20, len(r.cards), counts(byKind))
 }

@@ -70,9 +70,15 @@ func (s *system) sealedCard(key api.IntakeKey, number string) string {
 // sealedForm is what a browser's script makes of the card form behind a link.
 func (s *system) sealedForm(key api.IntakeKey, id, link, number string) url.Values {
 	s.t.Helper()
+	card := typed(number)
+	return s.sealForm(key, id, link, url.Values{"number": {number}, "expiry": {card.Expiry}, "cvv": {card.CVV}, "name": {"Ada Lovelace"}, "form": {"00aa11bb22cc"}})
+}
+
+func (s *system) sealForm(key api.IntakeKey, id, link string, open url.Values) url.Values {
+	s.t.Helper()
 	p := s.payment(id)
-	open := url.Values{"number": {number}, "expiry": {typed(number).Expiry}, "cvv": {typed(number).CVV}, "name": {"Ada Lovelace"}, "form": {"00aa11bb22cc"}}
-	enc, ct := seal(s.t, key, pci.SealedCheckoutInfo(), []byte(pci.SealedCheckoutAAD(path.Base(link), onlyMerchant, pci.Amount{Minor: p.Amount, Currency: p.Currency})), open.Encode())
+	aad := pci.SealedCheckoutAAD(path.Base(link), onlyMerchant, pci.Amount{Minor: p.Amount, Currency: p.Currency})
+	enc, ct := seal(s.t, key, pci.SealedCheckoutInfo(), []byte(aad), open.Encode())
 	return url.Values{"key": {key.Key}, "enc": {enc}, "ct": {ct}}
 }
 
@@ -184,10 +190,8 @@ func TestASealedFormPays(t *testing.T) {
 	if status, _ := s.send(link, paid); status != http.StatusBadRequest {
 		t.Errorf("%d", status)
 	}
-	form := url.Values{"number": {visaCard}, "expiry": {typed(visaCard).Expiry}, "cvv": {"123"}, "name": {""}}
-	p := s.payment(id)
-	enc, ct := seal(t, key, pci.SealedCheckoutInfo(), []byte(pci.SealedCheckoutAAD(path.Base(link), onlyMerchant, pci.Amount{Minor: p.Amount, Currency: p.Currency})), form.Encode())
-	if status, _ := s.send(link, url.Values{"key": {key.Key}, "enc": {enc}, "ct": {ct}}); status != http.StatusSeeOther {
+	paid = s.sealForm(key, id, link, url.Values{"number": {visaCard}, "expiry": {typed(visaCard).Expiry}, "cvv": {"123"}, "name": {""}})
+	if status, _ := s.send(link, paid); status != http.StatusSeeOther {
 		t.Errorf("%d", status)
 	}
 	if p := s.payment(id); p.Status != api.StatusCaptured || p.Attempts != 2 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,6 +19,8 @@ import (
 type Shopper struct {
 	// Client trusts the sites that the shopper visits, and follows no redirect by itself: the shopper does.
 	Client *http.Client
+	// Seal is what the page's script would make of the card form behind a link: nil sends it as it is.
+	Seal func(link string, form url.Values) (url.Values, error)
 }
 
 // Page is what a browser shows.
@@ -99,7 +102,17 @@ func (s *Shopper) Enter(ctx context.Context, link string, card Typed) (Page, err
 	if !ok {
 		return p, fmt.Errorf("the checkout page has no card form (HTTP %d)", p.Status)
 	}
-	return s.submit(ctx, empty, url.Values{"number": {card.Number}, "expiry": {card.Expiry}, "cvv": {card.CVV}, "name": {card.Name}})
+	filled := url.Values{"number": {card.Number}, "expiry": {card.Expiry}, "cvv": {card.CVV}, "name": {card.Name}}
+	if s.Seal == nil {
+		return s.submit(ctx, empty, filled)
+	}
+	form := maps.Clone(empty.values)
+	maps.Copy(form, filled)
+	sealed, err := s.Seal(link, form)
+	if err != nil {
+		return p, err
+	}
+	return s.submit(ctx, htmlForm{action: empty.action}, sealed)
 }
 
 // leave follows the link back to the shop, unless the shopper is there already.
@@ -135,12 +148,8 @@ func (s *Shopper) submit(ctx context.Context, f htmlForm, typed url.Values) (Pag
 
 func (s *Shopper) send(ctx context.Context, f htmlForm, typed url.Values) (*http.Response, error) {
 	values := url.Values{}
-	for name, value := range f.values {
-		values[name] = value
-	}
-	for name, value := range typed {
-		values[name] = value
-	}
+	maps.Copy(values, f.values)
+	maps.Copy(values, typed)
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, f.action.String(), strings.NewReader(values.Encode()))
 	if err != nil {
 		return nil, err
