@@ -29,7 +29,8 @@ RUN apt-get update \
     && install -d -o finpay -g finpay -m 0700 /var/lib/finpay
 COPY --from=build /finpay /usr/local/bin/finpay
 # Freed blocks of the C heap are overwritten; tcache would keep those under 1 kB as they were.
-ENV GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0
+ENV GLIBC_TUNABLES=glibc.malloc.perturb=165:glibc.malloc.tcache_count=0 \
+    GODEBUG=asyncpreemptoff=1
 USER finpay
 WORKDIR /var/lib/finpay
 # Database, ledger and, in a trial, the software HSM.

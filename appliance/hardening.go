@@ -27,7 +27,11 @@ type safeguard struct {
 // safeguards are in the order in which they are switched on.
 var safeguards = []safeguard{
 	{
-		name: "heap", by: tunablesVariable + ", by which the process starts itself again", set: overwriteFreedBlocks, held: freedBlocksOverwritten,
+		name: "registers", by: runtimeVariable + ", by which the process starts itself again", set: startAgain, held: registersNotSaved,
+		means: "the runtime may save a register with digits in it on a stack that nobody wipes. Start the process with " + runtimeVariable + "=" + runtimeRegisters,
+	},
+	{
+		name: "heap", by: tunablesVariable + ", likewise", held: freedBlocksOverwritten,
 		means: "what a PKCS#11 library frees keeps its content until it is used again. Start the process with " + tunablesVariable + "=" + heapTunables + " under glibc",
 	},
 	{

@@ -18,8 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -30,45 +28,7 @@ import (
 const (
 	tunablesVariable = "GLIBC_TUNABLES"
 	heapTunables     = "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"
-
-	// startedAgain says to a process that it is the second one, whatever it finds in its environment.
-	startedAgain = "FINPAY_STARTED_AGAIN"
 )
-
-// overwriteFreedBlocks starts the process again, under the same process id, where its environment lacks the tunables. Then
-// it does not return. On another C library than glibc it does nothing.
-func overwriteFreedBlocks() error {
-	environment, complete := withTunables(os.Environ())
-	if C.IS_GLIBC == 0 || complete || os.Getenv(startedAgain) != "" {
-		return nil
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("start again: %w", unix.Exec(self, os.Args, append(environment, startedAgain+"=1")))
-}
-
-// withTunables returns the environment with the heap's tunables beside those that are there. complete means that they
-// were there.
-func withTunables(environment []string) (changed []string, complete bool) {
-	ours := strings.Split(heapTunables, ":")
-	var theirs []string
-	for _, variable := range environment {
-		value, ok := strings.CutPrefix(variable, tunablesVariable+"=")
-		if !ok {
-			changed = append(changed, variable)
-			continue
-		}
-		theirs = strings.Split(value, ":")
-	}
-	complete = !slices.ContainsFunc(ours, func(tunable string) bool { return !slices.Contains(theirs, tunable) })
-	theirs = slices.DeleteFunc(theirs, func(tunable string) bool {
-		name, _, _ := strings.Cut(tunable, "=")
-		return tunable == "" || strings.Contains(heapTunables, name+"=")
-	})
-	return append(changed, tunablesVariable+"="+strings.Join(append(theirs, ours...), ":")), complete
-}
 
 // freedBlocksOverwritten frees blocks of several sizes, each of which another part of the allocator keeps, and looks what
 // stands there. It asks the kernel for the bytes (process_vm_readv(2)): for C, to read a freed block is undefined.

@@ -15,25 +15,30 @@ import (
 	"github.com/finterra/finpay/pci/custody"
 )
 
-func TestTunablesAreAddedToThoseThatAreThere(t *testing.T) {
+func TestSettingsAreAddedToThoseThatAreThere(t *testing.T) {
+	const (
+		runtimeHas = "GODEBUG=" + runtimeRegisters
+		heapHas    = "GLIBC_TUNABLES=" + heapTunables
+	)
 	for _, c := range []struct {
 		environment, want []string
 		complete          bool
 	}{
-		{nil, []string{"GLIBC_TUNABLES=" + heapTunables}, false},
-		{[]string{"A=b"}, []string{"A=b", "GLIBC_TUNABLES=" + heapTunables}, false},
-		{[]string{"GLIBC_TUNABLES="}, []string{"GLIBC_TUNABLES=" + heapTunables}, false},
-		{[]string{"GLIBC_TUNABLES=" + heapTunables, "A=b"}, []string{"A=b", "GLIBC_TUNABLES=" + heapTunables}, true},
-		{[]string{"GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.perturb=165"}, []string{"GLIBC_TUNABLES=" + heapTunables}, true},
-		{[]string{"GLIBC_TUNABLES=glibc.malloc.arena_max=2:glibc.malloc.perturb=165"},
-			[]string{"GLIBC_TUNABLES=glibc.malloc.arena_max=2:" + heapTunables}, false},
-		{[]string{"GLIBC_TUNABLES=glibc.malloc.tcache_count=7:glibc.cpu.x86_shstk=on"}, []string{"GLIBC_TUNABLES=glibc.cpu.x86_shstk=on:" + heapTunables}, false},
+		{nil, []string{runtimeHas, heapHas}, false},
+		{[]string{"A=b"}, []string{"A=b", runtimeHas, heapHas}, false},
+		{[]string{"GLIBC_TUNABLES=", "GODEBUG="}, []string{runtimeHas, heapHas}, false},
+		{[]string{heapHas, "A=b"}, []string{"A=b", runtimeHas, heapHas}, false},
+		{[]string{heapHas, "A=b", runtimeHas}, []string{"A=b", runtimeHas, heapHas}, true},
+		{[]string{runtimeHas, "GLIBC_TUNABLES=glibc.malloc.tcache_count=0:glibc.malloc.perturb=165"}, []string{runtimeHas, heapHas}, true},
+		{[]string{"GODEBUG=gctrace=1,asyncpreemptoff=0", "GLIBC_TUNABLES=glibc.malloc.arena_max=2:glibc.malloc.perturb=165"},
+			[]string{"GODEBUG=gctrace=1," + runtimeRegisters, "GLIBC_TUNABLES=glibc.malloc.arena_max=2:" + heapTunables}, false},
+		{[]string{"GLIBC_TUNABLES=glibc.malloc.tcache_count=7:glibc.cpu.x86_shstk=on"}, []string{runtimeHas, "GLIBC_TUNABLES=glibc.cpu.x86_shstk=on:" + heapTunables}, false},
 	} {
-		got, complete := withTunables(c.environment)
+		got, complete := withSettings(c.environment)
 		if !slices.Equal(got, c.want) || complete != c.complete {
 			t.Errorf("%q: %q, %v, want %q, %v", c.environment, got, complete, c.want, c.complete)
 		}
-		if again, complete := withTunables(got); !complete || !slices.Equal(again, got) {
+		if again, complete := withSettings(got); !complete || !slices.Equal(again, got) {
 			t.Errorf("%q would be changed again, to %q", got, again)
 		}
 	}
@@ -64,7 +69,9 @@ func TestSafeguardsOfAChild(t *testing.T) {
 func childIs(t *testing.T, what string, environment ...string) string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestSafeguardsOfAChild$", "-test.v")
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, tunablesVariable+"=") }), childVariable+"="+what)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, tunablesVariable+"=") || strings.HasPrefix(v, runtimeVariable+"=")
+	}), childVariable+"="+what)
 	cmd.Env = append(cmd.Env, environment...)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -76,18 +83,18 @@ func childIs(t *testing.T, what string, environment ...string) string {
 // Each check is shown a process in which its safeguard does not hold, too.
 func TestSafeguardsAreReadBack(t *testing.T) {
 	bare := childIs(t, "look")
-	for _, want := range []string{"heap: false, a freed block of 64 bytes keeps", "dumpable: false, PR_GET_DUMPABLE 1", "memlock: false, VmLck 0", "again: false"} {
+	for _, want := range []string{"registers: false", "heap: false, a freed block of 64 bytes keeps", "dumpable: false, PR_GET_DUMPABLE 1", "memlock: false, VmLck 0", "again: false"} {
 		if !strings.Contains(bare, want) {
 			t.Errorf("%q is not in\n%s", want, bare)
 		}
 	}
 	hardened := childIs(t, "harden")
-	for _, want := range []string{"heap: true", "core: true, RLIMIT_CORE 0, at most 0", "dumpable: true, PR_GET_DUMPABLE 0", "memlock: true, VmLck", "again: true"} {
+	for _, want := range []string{"registers: true", "heap: true", "core: true, RLIMIT_CORE 0, at most 0", "dumpable: true, PR_GET_DUMPABLE 0", "memlock: true, VmLck", "again: true"} {
 		if !strings.Contains(hardened, want) {
 			t.Errorf("%q is not in\n%s", want, hardened)
 		}
 	}
-	if equipped := childIs(t, "harden", tunablesVariable+"="+heapTunables); !strings.Contains(equipped, "heap: true") || !strings.Contains(equipped, "again: false") {
+	if equipped := childIs(t, "harden", tunablesVariable+"="+heapTunables, runtimeVariable+"="+runtimeRegisters); !strings.Contains(equipped, "heap: true") || !strings.Contains(equipped, "again: false") {
 		t.Errorf("a process that has the tunables started itself again:\n%s", equipped)
 	}
 	if half := childIs(t, "look", tunablesVariable+"=glibc.malloc.perturb=165"); !strings.Contains(half, "heap: false, a freed block of 64 bytes keeps") {

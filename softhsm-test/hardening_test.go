@@ -40,7 +40,7 @@ func TestTheServingProcessIsProtected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`read_back.heap="freed blocks are overwritten (tried)"`, `read_back.dumpable="PR_GET_DUMPABLE 0"`, "read_back.core=", "read_back.memlock=", "read_back.swap="} {
+	for _, want := range []string{"asyncpreemptoff=1", `read_back.heap="freed blocks are overwritten (tried)"`, `read_back.dumpable="PR_GET_DUMPABLE 0"`, "read_back.core=", "read_back.memlock=", "read_back.swap="} {
 		if !bytes.Contains(log, []byte(want)) {
 			t.Errorf("%s is not in the log:\n%s", want, log)
 		}
