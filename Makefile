@@ -41,8 +41,21 @@ race: deps ## the same under the race detector, but for the built program's test
 
 .PHONY: browser
 browser: deps ## the shopper's pages in headless Chromium
-	@.ci/deps chromium
+	@.ci/deps chromium node
 	go test -tags browser -run Browser -count 1 -timeout $(TIMEOUT) ./softhsm-test/...
+
+.PHONY: web
+web: ## build the checkout page's script again, from api/checkout/script
+	@.ci/deps node
+	.ci/web api/checkout/checkout.js
+
+.PHONY: webtest
+webtest: ## the script's own tests, and whether the built file is what its sources give
+	@.ci/deps node
+	@mkdir -p bin
+	.ci/web bin/checkout.js
+	@cmp bin/checkout.js api/checkout/checkout.js || { echo "api/checkout/checkout.js is not what its sources give: make web" >&2; exit 1; }
+	cd api/checkout/script && node --test
 
 .PHONY: peers
 peers: deps ## programs of other hands: a log witness, and the conformance suite over openCryptoki and p11-kit; needs root or sudo

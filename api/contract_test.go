@@ -48,6 +48,11 @@ type appliance struct {
 	paid     []pci.Browser
 	took     int
 	binding  string
+
+	aad        string
+	entered    pci.Entered
+	sealedOnly bool
+	onTake     func() // what happens while a card is taken
 }
 
 func (a *appliance) Caller(_ context.Context, key, origin string) (Caller, error) {
@@ -119,12 +124,15 @@ func (a *appliance) Pay(ctx context.Context, _ string, _ pci.CardRef, _ pci.Ente
 
 func (a *appliance) Await(context.Context, string) (CheckoutView, error) { return a.after, a.awaitErr }
 
-func (a *appliance) TakesOpen() bool { return true }
+func (a *appliance) TakesOpen() bool { return !a.sealedOnly }
 
-func (a *appliance) Take(r *http.Request, payment string, _ []byte) (pci.CardRef, pci.Entered, error) {
-	a.took, a.binding = a.took+1, payment
+func (a *appliance) Take(r *http.Request, payment string, aad []byte) (pci.CardRef, pci.Entered, error) {
+	a.took, a.binding, a.aad = a.took+1, payment, string(aad)
 	_, _ = io.Copy(io.Discard, r.Body)
-	return pci.NewCardRef(), pci.Entered{}, a.takeErr
+	if a.onTake != nil {
+		a.onTake()
+	}
+	return pci.NewCardRef(), a.entered, a.takeErr
 }
 
 // desk serves the handlers over an appliance, and holds every answer to openapi.yaml.

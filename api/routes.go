@@ -101,6 +101,7 @@ func (s *server) router() http.Handler {
 		http.MethodPost: s.limited(s.payCheckout),
 	})
 	s.route(r, "/checkout/{session}/3ds", methods{http.MethodPost: s.limited(s.returnFromChallenge)})
+	s.route(r, "/checkout/{session}/method", methods{http.MethodPost: s.limited(s.returnFromMethod)})
 	s.route(r, "/openapi.yaml", methods{http.MethodGet: s.limited(getOpenAPI)})
 	s.route(r, "/assets/{file}", methods{http.MethodGet: getAsset})
 	r.NotFoundHandler = s.answer(func(http.ResponseWriter, *http.Request) error { return ErrNotFound })

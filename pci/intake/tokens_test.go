@@ -210,7 +210,7 @@ func TestNoDigitIsLeftInTheMemoryOfAStream(t *testing.T) {
 
 func TestOneCardOfABody(t *testing.T) {
 	post := func(body string) (pci.Tokenized, error) {
-		return newTokens(&forge{}, nil, true).One(httptest.NewRequest("POST", "/", strings.NewReader(body)), "d", nil, true)
+		return newTokens(&forge{}, nil, true).One(httptest.NewRequest("POST", "/", strings.NewReader(body)), "d", nil)
 	}
 	if got, err := post(line(number(9))); err != nil || got.Token.Card.Brand != pci.Visa || got.Token.Token == "" {
 		t.Errorf("%+v, %v", got, err)

@@ -107,7 +107,7 @@ func TestWhoLeavesGivesUpTheTurn(t *testing.T) {
 	turns := newTurns(formsAtOnce, formsOfPayment)
 	var held []func()
 	for range formsOfPayment {
-		done, err := turns.take(t.Context(), "pay_1", nil)
+		done, err := turns.take(t.Context(), "pay_1")
 		if err != nil {
 			t.Fatal(err)
 		}
