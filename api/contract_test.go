@@ -52,6 +52,7 @@ type appliance struct {
 	aad        string
 	entered    pci.Entered
 	sealedOnly bool
+	breaches   []string
 	onTake     func() // what happens while a card is taken
 }
 
@@ -150,7 +151,7 @@ func newDesk(limits Limits) *desk {
 	d.view = CheckoutView{PaymentID: "pay_01", State: CheckoutPayable, Amount: pci.Amount{Minor: 1250, Currency: "EUR"},
 		MerchantID: "mer_01", MerchantName: "Kedai Kopi", Reference: "order-1001", ReturnOrigin: "https://shop.example"}
 	d.handler = New(Config{Keys: d, Payments: d, Tokens: d.registry, Intake: d.registry, Checkout: d, Cards: d, Log: d, Audit: d.auditing, Auditors: d.auditing, Limits: limits,
-		Logger: slog.New(slog.NewTextHandler(d.log, nil)), Now: func() time.Time { return d.now }})
+		Logger: slog.New(slog.NewTextHandler(d.log, nil)), Breach: func(directive string) { d.breaches = append(d.breaches, directive) }, Now: func() time.Time { return d.now }})
 	return d
 }
 
@@ -169,6 +170,9 @@ var contract = sync.OnceValues(func() (*openapi3.T, routers.Router) {
 func init() {
 	for _, text := range []string{"application/octet-stream", "application/yaml", "application/x-ndjson", "text/html", "text/css", "text/javascript"} {
 		openapi3filter.RegisterBodyDecoder(text, openapi3filter.FileBodyDecoder)
+	}
+	for _, object := range []string{"application/csp-report", "application/reports+json"} {
+		openapi3filter.RegisterBodyDecoder(object, openapi3filter.JSONBodyDecoder)
 	}
 }
 

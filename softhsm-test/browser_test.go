@@ -212,6 +212,14 @@ func (p *person) thanked(id string) {
 	p.agree()
 }
 
+// scripts lets pages run theirs, or not.
+func (p *person) scripts(run bool) {
+	p.t.Helper()
+	if _, err := chromedp.Call(p.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !run}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 // number checks that the number alone is marked as wrong, says why, and has the focus.
 func (p *person) number(wrong string) {
 	p.t.Helper()
@@ -286,9 +294,7 @@ func TestBrowser(t *testing.T) {
 			p.thanked(id)
 		},
 		"what the appliance finds wrong stands there too": func(p *person) {
-			if _, err := chromedp.Call(p.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
-				p.t.Fatal(err)
-			}
+			p.scripts(false)
 			id := p.buys()
 			wrong := typed("4111111111111112")
 			p.pays(wrong)
@@ -376,9 +382,7 @@ func TestBrowser(t *testing.T) {
 			p.thanked(id)
 		},
 		"without scripts": func(p *person) {
-			if _, err := chromedp.Call(p.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
-				p.t.Fatal(err)
-			}
+			p.scripts(false)
 			id := p.buys()
 			p.pays(typed("4539123456789017"))
 			p.confirmsInTheWholeWindow(simulator.ChallengePassword)

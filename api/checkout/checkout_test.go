@@ -13,7 +13,7 @@ import (
 	"github.com/finterra/finpay/pci"
 )
 
-var allKinds = []Kind{Payable, Challenge, Processing, Paid, Uncertain, Failed, Expired, Unknown, Busy, Unreadable, Broken, Script, Method, Returned}
+var allKinds = Kinds()
 
 func language(t *testing.T, code string) Language {
 	t.Helper()

@@ -167,7 +167,7 @@ func (s showing) Sign() string {
 var scriptTexts = []string{
 	"error.number.missing", "error.number.wrong_length", "error.number.wrong_checksum",
 	"error.expiry.missing", "error.expiry.wrong_format", "error.expiry.expired", "error.cvv.missing", "error.cvv.wrong_length",
-	"error.name.too_long", "error.name.wrong_format", "hint.cvv", "hint.cvv.back", "hint.cvv.front", "left.5", "left.1", "paying", "seal.failed",
+	"error.name.too_long", "error.name.wrong_format", "hint.cvv", "hint.cvv.back", "hint.cvv.front", "left.5", "left.1", "paying",
 }
 
 // Texts are what the script shows, as a JSON object.

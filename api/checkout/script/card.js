@@ -31,7 +31,7 @@ export function begin(form) {
     if (!allRight(form, texts)) return event.preventDefault();
     sending = true;
     showProgress(button, texts.paying);
-    if (sealed) void sendSealed(form, inputs).catch(() => giveUp(form, inputs, texts["seal.failed"]));
+    if (sealed) void sendSealed(form, inputs).catch(() => end(form, "failed"));
   });
   // A page that a browser brings back from its memory still shows the progress of a form that is gone.
   addEventListener("pageshow", (event) => event.persisted && location.reload());
@@ -101,18 +101,11 @@ function showBrand(form, brand, texts) {
 
 /** @param {HTMLFormElement} form @param {number} seconds @param {Record<string, string>} texts */
 function count(form, seconds, texts) {
-  const left = element("left");
-  left.hidden = false;
+  element("left").hidden = false;
   countDown(seconds, {
     show: (time) => { element("clock").textContent = time; },
     warn: (minutes) => announce(texts[`left.${minutes}`]),
-    over: () => {
-      for (const field of form.elements) /** @type {HTMLInputElement} */ (field).disabled = true;
-      for (const id of ["number", "expiry", "cvv", "name"]) element(id).value = "";
-      left.hidden = true;
-      element("over").hidden = false;
-      element("over").focus();
-    },
+    over: () => end(form, "over"),
   });
 }
 
@@ -174,12 +167,15 @@ function wipe(inputs) {
   }
 }
 
-/** @param {HTMLFormElement} form @param {HTMLInputElement[]} inputs @param {string} why */
-function giveUp(form, inputs, why) {
-  wipe(inputs);
-  form.querySelector("button")?.remove();
-  const note = element("failed");
-  note.querySelector("p").textContent = why;
-  note.hidden = false;
-  note.focus();
+/**
+ * Ends the form, and says why.
+ * @param {HTMLFormElement} form
+ * @param {string} why the notice's id
+ */
+function end(form, why) {
+  wipe(["number", "expiry", "cvv", "name"].map(element));
+  form.hidden = true;
+  element("left").hidden = true;
+  element(why).hidden = false;
+  element(why).focus();
 }
