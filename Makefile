@@ -95,8 +95,9 @@ vuln: ## known vulnerabilities of what is linked; VULNDB=file:///DIR for a copy 
 	@.ci/vuln
 
 .PHONY: build
-build: ## bin/finpay
+build: ## bin/finpay and bin/finpay-probe
 	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/finpay ./appliance
+	go build -trimpath -o bin/finpay-probe ./appliance/probe
 
 .PHONY: deps
 deps: ## install what is missing: SoftHSM2, NSS softokn and a C compiler
