@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -112,6 +113,23 @@ func TestTheWayBackBreaksOutOfTheFrame(t *testing.T) {
 	}
 	d := newDesk(Limits{})
 	wantRedirect(t, d.send(t, browser(http.MethodPost, "/checkout/s3cret/method", "threeDSMethodData=e30")), "/checkout/s3cret")
+}
+
+func TestThePageWaitsForNews(t *testing.T) {
+	d := newDesk(Limits{})
+	d.view.State = CheckoutProcessing
+	d.after = d.view
+	d.after.State = CheckoutFailed
+	wantPage(t, d.send(t, browser(http.MethodGet, "/checkout/s3cret?lang=en", "")), 200, "being processed")
+	wantPage(t, d.send(t, browser(http.MethodGet, "/checkout/s3cret?lang=en&wait=1", "")), 200, "could not be made")
+	d.awaitErr = pci.ErrUnavailable
+	wantPage(t, d.send(t, browser(http.MethodGet, "/checkout/s3cret?wait=1", "")), 503, "<h1>")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // stands for the end of patience
+	d.awaitErr = context.DeadlineExceeded
+	wantPage(t, d.send(t, browser(http.MethodGet, "/checkout/s3cret?lang=en&wait=1", "").WithContext(ctx)), 200, "being processed")
+	d.view.State, d.awaitErr = CheckoutPayable, pci.ErrUnavailable
+	wantPage(t, d.send(t, browser(http.MethodGet, "/checkout/s3cret?wait=1", "")), 200, "<form")
 }
 
 func TestFilesComeCompressed(t *testing.T) {

@@ -27,6 +27,17 @@ func (s *server) showCheckout(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if view.State == CheckoutProcessing && r.URL.Query().Get("wait") == "1" { // the page's script is patient
+		ctx, cancel := context.WithTimeout(r.Context(), patience)
+		defer cancel()
+		after, err := s.cfg.Checkout.Await(ctx, session(r))
+		switch {
+		case err == nil:
+			view = after
+		case ctx.Err() == nil:
+			return err
+		}
+	}
 	return s.showView(w, r, view)
 }
 

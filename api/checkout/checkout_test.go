@@ -94,7 +94,7 @@ func TestEveryPageInEveryLanguage(t *testing.T) {
 		for _, kind := range allKinds {
 			body, header := write(t, page(t, kind, l.Code))
 			mustHave(t, body, `<html lang="`+l.Code+`" dir="`+l.Direction+`">`, "Kedai &lt;Kopi&gt;", "<h1")
-			scripted := slices.Contains([]Kind{Payable, Challenge, Method, Returned}, kind)
+			scripted := slices.Contains([]Kind{Payable, Challenge, Method, Returned, Processing}, kind)
 			if strings.Contains(body, "<script") != scripted || strings.Contains(header.Get("Content-Security-Policy"), "script-src 'self';") != scripted {
 				t.Errorf("%s %s: a script where there is none to be, or none where there is", l.Code, kind)
 			}
@@ -208,7 +208,7 @@ func TestChallengeGoesToTheBankOnly(t *testing.T) {
 
 func TestWaitingPageAsksAgain(t *testing.T) {
 	body, _ := write(t, page(t, Processing, "en"))
-	mustHave(t, body, `<meta http-equiv="refresh" content="2">`)
+	mustHave(t, body, `<noscript><meta http-equiv="refresh" content="2"></noscript>`)
 	for _, kind := range allKinds {
 		if body, _ := write(t, page(t, kind, "en")); kind != Processing && strings.Contains(body, "http-equiv") {
 			t.Errorf("%s reloads", kind)

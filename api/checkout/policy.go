@@ -11,7 +11,7 @@ const ReportPath = "/csp-report"
 // scripted reports whether the page loads the script. The others need none.
 func (p Page) scripted() bool {
 	switch p.Kind {
-	case Payable, Challenge, Method, Returned:
+	case Payable, Challenge, Method, Returned, Processing:
 		return true
 	}
 	return false
