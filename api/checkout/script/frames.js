@@ -58,6 +58,8 @@ export function challenge(form) {
   if (button) button.textContent = form.dataset.full ?? "";
   button?.classList.add("quiet");
   whenReturned(frame, () => location.replace(location.href.split("#")[0]));
+  // Somebody who comes back from the whole window finds a frame whose loading was broken off.
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
   // An issuer that sends its page on to another site than its directory server named needs the whole window.
   document.addEventListener("securitypolicyviolation", (event) => {
     if (event.effectiveDirective === "frame-src") form.submit();
