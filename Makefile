@@ -16,7 +16,7 @@ export FUZZTIME VULNDB
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: deps build ## start server and simulator, make one payment, print a link and test cards; Ctrl-C ends it
@@ -46,8 +46,30 @@ scan: deps ## marked cards through every route and under load, then a search of 
 
 .PHONY: browser
 browser: deps ## the shopper's pages in headless Chromium
-	@.ci/deps chromium
+	@.ci/deps chromium node
+	@cd api/checkout/script && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	go test -tags browser -run Browser -count 1 -timeout $(TIMEOUT) ./softhsm-test/...
+
+.PHONY: web
+web: ## build the checkout page's script again, from api/checkout/script
+	@.ci/deps node
+	.ci/web api/checkout/checkout.js
+
+.PHONY: webtest
+webtest: deps ## the script's and the JavaScript client's tests, and whether the built file is what its sources give
+	@.ci/deps node
+	@mkdir -p bin
+	.ci/web bin/checkout.js
+	@cmp bin/checkout.js api/checkout/checkout.js || { echo "api/checkout/checkout.js is not what its sources give: make web" >&2; exit 1; }
+	cd api/checkout/script && node --test
+	cd api/client/js && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error && node --test
+	go test -count 1 -timeout $(TIMEOUT) -run '^TestJavaScript' ./softhsm-test
+
+.PHONY: screenshots
+screenshots: deps ## each of the shopper's pages in each language, light and dark, phone and desktop: bin/screenshots
+	@.ci/deps chromium node
+	@cd api/checkout/script && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	SCREENSHOTS=$(CURDIR)/bin/screenshots go test -tags browser -run '^TestBrowserPages$$' -count 1 -timeout $(TIMEOUT) ./softhsm-test
 
 .PHONY: peers
 peers: deps ## programs of other hands: a log witness, and the conformance suite over openCryptoki and p11-kit; needs root or sudo
@@ -78,8 +100,9 @@ vuln: ## known vulnerabilities of what is linked; VULNDB=file:///DIR for a copy 
 	@.ci/vuln
 
 .PHONY: build
-build: ## bin/finpay
+build: ## bin/finpay and bin/finpay-probe
 	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/finpay ./appliance
+	go build -trimpath -o bin/finpay-probe ./appliance/probe
 
 .PHONY: deps
 deps: ## install what is missing: SoftHSM2, NSS softokn and a C compiler

@@ -50,6 +50,11 @@ type appliance struct {
 	binding  string
 
 	methodData string
+	aad        string
+	entered    pci.Entered
+	sealedOnly bool
+	breaches   []string
+	onTake     func() // what happens while a card is taken
 }
 
 func (a *appliance) Caller(_ context.Context, key, origin string) (Caller, error) {
@@ -126,12 +131,15 @@ func (a *appliance) MethodOver(_ context.Context, _, data string) error {
 	return nil
 }
 
-func (a *appliance) TakesOpen() bool { return true }
+func (a *appliance) TakesOpen() bool { return !a.sealedOnly }
 
-func (a *appliance) Take(r *http.Request, payment string, _ []byte) (pci.CardRef, pci.Entered, error) {
-	a.took, a.binding = a.took+1, payment
+func (a *appliance) Take(r *http.Request, payment string, aad []byte) (pci.CardRef, pci.Entered, error) {
+	a.took, a.binding, a.aad = a.took+1, payment, string(aad)
 	_, _ = io.Copy(io.Discard, r.Body)
-	return pci.NewCardRef(), pci.Entered{}, a.takeErr
+	if a.onTake != nil {
+		a.onTake()
+	}
+	return pci.NewCardRef(), a.entered, a.takeErr
 }
 
 // desk serves the handlers over an appliance, and holds every answer to openapi.yaml.
@@ -149,7 +157,7 @@ func newDesk(limits Limits) *desk {
 	d.view = CheckoutView{PaymentID: "pay_01", State: CheckoutPayable, Amount: pci.Amount{Minor: 1250, Currency: "EUR"},
 		MerchantID: "mer_01", MerchantName: "Kedai Kopi", Reference: "order-1001", ReturnOrigin: "https://shop.example"}
 	d.handler = New(Config{Keys: d, Payments: d, Tokens: d.registry, Intake: d.registry, Checkout: d, Cards: d, Log: d, Audit: d.auditing, Auditors: d.auditing, Limits: limits,
-		Logger: slog.New(slog.NewTextHandler(d.log, nil)), Now: func() time.Time { return d.now }})
+		Logger: slog.New(slog.NewTextHandler(d.log, nil)), Breach: func(directive string) { d.breaches = append(d.breaches, directive) }, Now: func() time.Time { return d.now }})
 	return d
 }
 
@@ -168,6 +176,9 @@ var contract = sync.OnceValues(func() (*openapi3.T, routers.Router) {
 func init() {
 	for _, text := range []string{"application/octet-stream", "application/yaml", "application/x-ndjson", "text/html", "text/css", "text/javascript"} {
 		openapi3filter.RegisterBodyDecoder(text, openapi3filter.FileBodyDecoder)
+	}
+	for _, object := range []string{"application/csp-report", "application/reports+json"} {
+		openapi3filter.RegisterBodyDecoder(object, openapi3filter.JSONBodyDecoder)
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 
 	"github.com/gorilla/mux"
 
-	"github.com/finterra/finpay/api/audit"
-	"github.com/finterra/finpay/api/checkout"
 	"github.com/finterra/finpay/pci"
 )
 
@@ -86,19 +84,5 @@ func getOpenAPI(w http.ResponseWriter, _ *http.Request) error {
 	w.Header().Set("Content-Type", "application/yaml") // RFC 9512
 	w.Header().Set("Cache-Control", "no-cache")
 	_, _ = w.Write(openAPI)
-	return nil
-}
-
-func getAsset(w http.ResponseWriter, r *http.Request) error {
-	body, mediaType, ok := checkout.Asset(mux.Vars(r)["file"])
-	if !ok {
-		body, mediaType, ok = audit.Asset(mux.Vars(r)["file"])
-	}
-	if !ok {
-		return ErrNotFound
-	}
-	w.Header().Set("Content-Type", mediaType)
-	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable") // its name carries its hash
-	_, _ = w.Write(body)
 	return nil
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+
+	"github.com/finterra/finpay/api/checkout"
 )
 
 // Config is what the handlers call and how much they take. Keys, Payments, Tokens, Intake, Checkout, Cards, Log, Audit and
@@ -28,8 +30,9 @@ type Config struct {
 	// Wipe wipes what is left of a body in the buffers that it came through: body is all that was read of it, nil where nobody
 	// has read it. ctx is the request's. nil wipes nothing.
 	Wipe   func(ctx context.Context, body []byte)
-	Logger *slog.Logger     // nil means [slog.Default]
-	Now    func() time.Time // for the limits; nil means [time.Now]
+	Breach func(directive string) // is told what browsers refused by a page's policy; nil for nobody
+	Logger *slog.Logger           // nil means [slog.Default]
+	Now    func() time.Time       // for the limits and pages; nil means [time.Now]
 }
 
 // openAPI is the contract in OpenAPI 3.1.
@@ -44,6 +47,7 @@ type server struct {
 	perTokenKey  *buckets
 	perAddress   *buckets
 	failedLogins *buckets
+	perReporter  *buckets
 }
 
 // New returns the handler of every public route. Health and metrics are not among them: they belong to a listener
@@ -65,6 +69,7 @@ func New(cfg Config) http.Handler {
 		perTokenKey:  newBuckets("tokens", cfg.Limits.PerTokenKey, cfg.Limits.Buckets, cfg.Now),
 		perAddress:   newBuckets("address", cfg.Limits.PerAddress, cfg.Limits.Buckets, cfg.Now),
 		failedLogins: newBuckets("failures", cfg.Limits.FailedLogins, cfg.Limits.Buckets, cfg.Now),
+		perReporter:  newBuckets("reports", reportRate, cfg.Limits.Buckets, cfg.Now),
 	}
 	// Outermost first: everything below has a request id, and the log sees the status of a recovered panic.
 	return s.identify(s.logAccess(s.recoverPanics(secure(s.router()))))
@@ -108,6 +113,8 @@ func (s *server) router() http.Handler {
 		http.MethodPost: s.limited(s.payCheckout),
 	})
 	s.route(r, "/checkout/{session}/3ds", methods{http.MethodPost: s.limited(s.returnFromChallenge)})
+	s.route(r, "/checkout/{session}/method", methods{http.MethodPost: s.limited(s.returnFromMethod)})
+	s.route(r, checkout.ReportPath, methods{http.MethodPost: s.takeReports})
 	s.route(r, "/openapi.yaml", methods{http.MethodGet: s.limited(getOpenAPI)})
 	s.route(r, "/assets/{file}", methods{http.MethodGet: getAsset})
 	r.NotFoundHandler = s.answer(func(http.ResponseWriter, *http.Request) error { return ErrNotFound })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"strings"
@@ -25,6 +26,17 @@ func (s *server) showCheckout(w http.ResponseWriter, r *http.Request) error {
 	view, err := s.view(r)
 	if err != nil {
 		return err
+	}
+	if view.State == CheckoutProcessing && r.URL.Query().Get("wait") == "1" { // the page's script is patient
+		ctx, cancel := context.WithTimeout(r.Context(), patience)
+		defer cancel()
+		after, err := s.cfg.Checkout.Await(ctx, session(r))
+		switch {
+		case err == nil:
+			view = after
+		case ctx.Err() == nil:
+			return err
+		}
 	}
 	return s.showView(w, r, view)
 }
@@ -51,7 +63,7 @@ func (s *server) payCheckout(w http.ResponseWriter, r *http.Request) error {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
-	after, err := s.cfg.Checkout.Pay(ctx, session(r), card, entered, browserOf(r))
+	after, err := s.cfg.Checkout.Pay(ctx, session(r), card, entered, browserOf(r, entered.Browser))
 	if err != nil && ctx.Err() == nil {
 		return s.askAgain(w, r, view, err)
 	}
@@ -61,18 +73,39 @@ func (s *server) payCheckout(w http.ResponseWriter, r *http.Request) error {
 	return s.moveOn(w, r, after)
 }
 
-// askAgain shows the form with what is wrong beside its fields. Any other error passes.
+// askAgain shows the form with what is wrong beside its fields, or with why a sealed one has to be filled in again. Any other
+// error passes.
 func (s *server) askAgain(w http.ResponseWriter, r *http.Request, view CheckoutView, err error) error {
 	wrong, ok := errors.AsType[pci.CardErrors](err)
 	if one, is := errors.AsType[*pci.CardError](err); is && !ok { // found when the card was tokenized
 		wrong, ok = pci.CardErrors{one}, true
 	}
-	if !ok {
-		return err
-	}
 	page := s.pageOf(r, view)
 	page.Errors = wrong
-	return page.Write(w, http.StatusUnprocessableEntity)
+	switch {
+	case ok:
+		return page.Write(w, http.StatusUnprocessableEntity)
+	case errors.Is(err, pci.ErrIntakeKey):
+		page.Again = checkout.NewKey
+		return page.Write(w, ErrIntakeKey.Status)
+	case errors.Is(err, pci.ErrReplayed):
+		return s.sentTwice(w, r)
+	}
+	return err
+}
+
+// sentTwice shows where the payment stands now: the first of the two has likely moved it on.
+func (s *server) sentTwice(w http.ResponseWriter, r *http.Request) error {
+	view, err := s.view(r)
+	if err != nil {
+		return err
+	}
+	if view.State != CheckoutPayable {
+		return s.moveOn(w, r, view)
+	}
+	page := s.pageOf(r, view)
+	page.Again = checkout.Twice
+	return page.Write(w, ErrReplayed.Status)
 }
 
 // forgetForm makes the browser drop the page that the shopper leaves. Chromium keeps even a no-store page in memory,
@@ -97,7 +130,31 @@ func (s *server) returnFromChallenge(w http.ResponseWriter, r *http.Request) err
 	if err != nil {
 		view = CheckoutView{State: CheckoutProcessing}
 	}
+	if inFrame(r) {
+		return s.leaveFrame(w, r)
+	}
 	return s.moveOn(w, r, view)
+}
+
+// inFrame reports whether the browser says that the answer goes into a frame (Fetch Metadata). Where it does not say, the
+// page's script has opened none.
+func inFrame(r *http.Request) bool { return r.Header.Get("Sec-Fetch-Dest") == "iframe" }
+
+// leaveFrame answers with the page that has the one around it go on. It says nothing of the payment, and is the only one that
+// may stand in a frame.
+func (s *server) leaveFrame(w http.ResponseWriter, r *http.Request) error {
+	return checkout.Page{Kind: checkout.Returned, Language: checkout.Choose(r), Path: pathOf(r)}.Write(w, http.StatusOK)
+}
+
+// returnFromMethod takes the browser back from the issuer's look at it (3DS Method). What it brings is not read.
+func (s *server) returnFromMethod(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.view(r); err != nil {
+		return err
+	}
+	if inFrame(r) {
+		return s.leaveFrame(w, r)
+	}
+	return seeOther(w, pathOf(r))
 }
 
 // view returns the payment of the session in the path.
@@ -138,8 +195,11 @@ func (s *server) showView(w http.ResponseWriter, r *http.Request, view CheckoutV
 		return seeOther(w, target)
 	}
 	page := s.pageOf(r, view)
-	if page.Kind == checkout.Challenge && page.ACSSite == "" {
+	switch {
+	case page.Kind == checkout.Challenge && page.ACSSite == "":
 		return errors.New("a challenge without an address to go to")
+	case page.Kind == checkout.Payable && page.Sealing == nil && !page.Open:
+		return fmt.Errorf("%w: cards are taken sealed only, and the HSM has no key to seal them to", ErrUnavailable)
 	}
 	status := http.StatusOK
 	if page.Kind == checkout.Expired {
@@ -182,6 +242,7 @@ func (s *server) pageOf(r *http.Request, view CheckoutView) checkout.Page {
 		}
 	}
 	if page.Kind == checkout.Payable {
+		page.Now, page.ExpiresAt = s.cfg.Now(), view.ExpiresAt
 		page.Open = s.cfg.Cards.TakesOpen()
 		if key, ok := s.cfg.Intake.SealingKey(); ok {
 			page.Sealing = &checkout.Sealing{Key: key.Name, PublicKey: key.PublicKey, Info: string(pci.SealedCheckoutInfo()),
@@ -198,7 +259,7 @@ func (s *server) pageOf(r *http.Request, view CheckoutView) checkout.Page {
 var troubles = map[string]checkout.Kind{
 	ErrNoSession.Code: checkout.Unknown, ErrNotFound.Code: checkout.Unknown, ErrUnavailable.Code: checkout.Busy,
 	ErrRateLimit.Code: checkout.Busy, ErrMalformed.Code: checkout.Unreadable, ErrTooLarge.Code: checkout.Unreadable,
-	ErrMediaType.Code: checkout.Unreadable, ErrMethod.Code: checkout.Unreadable,
+	ErrMediaType.Code: checkout.Unreadable, ErrMethod.Code: checkout.Unreadable, ErrOpenCard.Code: checkout.Script,
 }
 
 // refuseShopper shows a problem as a page.
@@ -215,16 +276,24 @@ func (s *server) refuseShopper(w http.ResponseWriter, r *http.Request, p *Proble
 	}
 }
 
-// browserOf is what the headers tell of the browser. No script runs, so the rest is not known.
-func browserOf(r *http.Request) pci.Browser {
+// browserOf is what the headers tell of the browser, and the page's script where one ran.
+func browserOf(r *http.Request, scripted pci.Browser) pci.Browser {
+	browser := scripted
+	browser.AcceptHeader, browser.UserAgent, browser.IP = head(r.Header.Get("Accept")), head(r.UserAgent()), originOf(r)
+	if browser.Language == "" {
+		browser.Language = languageOf(r)
+	}
+	return browser
+}
+
+// languageOf is the first language of Accept-Language, empty where it is none.
+func languageOf(r *http.Request) string {
 	language, _, _ := strings.Cut(r.Header.Get("Accept-Language"), ",")
 	language, _, _ = strings.Cut(language, ";")
 	if language = strings.TrimSpace(language); language == "*" || !isName(language) || len(language) > 35 { // RFC 5646 section 4.4.1
-		language = ""
+		return ""
 	}
-	return pci.Browser{
-		AcceptHeader: head(r.Header.Get("Accept")), UserAgent: head(r.UserAgent()), IP: originOf(r), Language: language,
-	}
+	return language
 }
 
 // head cuts what a browser says of itself to what EMV 3DS takes: its first 2048 bytes, all printable ASCII.

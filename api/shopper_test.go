@@ -109,7 +109,7 @@ func TestBrowserIsCutToWhatTheStandardTakes(t *testing.T) {
 	r := browser(http.MethodPost, "/checkout/s3cret", cardForm)
 	r.Header.Set("User-Agent", strings.Repeat("a", 5000)+"\u00e9")
 	r.Header.Set("Accept-Language", "*")
-	if b := browserOf(r); len(b.UserAgent) != 2048 || b.Language != "" {
+	if b := browserOf(r, pci.Browser{}); len(b.UserAgent) != 2048 || b.Language != "" {
 		t.Errorf("user agent of %d bytes, language %q", len(b.UserAgent), b.Language)
 	}
 }

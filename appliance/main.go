@@ -41,6 +41,7 @@ type cli struct {
 	Key        keyCommand        `cmd:"" aliases:"keys" help:"List the HSM's keys against the books; rotate the tokenization key, and retire an old version of it."`
 	Import     importCommand     `cmd:"" help:"Open and close times in which an API key may import many cards that begin and end alike."`
 	Auditor    auditorCommand    `cmd:"" help:"Let people look at the signed log, one named person each; list them, and end that."`
+	Checkout   checkoutCommand   `cmd:"" help:"List what the payment pages load, for PCI DSS 6.4.3."`
 	Ceremony   ceremonyCommand   `cmd:"" help:"Carry out a reviewed plan: generate, rotate, retire, destroy, back up, restore keys; or verify a transcript."`
 	Ledger     ledgerCommand     `cmd:"" help:"Export the signed log for auditors, or print its public key."`
 	Verify     verifyCommand     `cmd:"" help:"Verify the signed log: a bundle, a state directory or an appliance. Exit 0 only if all holds under --key, 3 if consistent but not pinned."`

@@ -20,6 +20,7 @@ const readyTimeout = 2 * time.Second
 type metrics struct {
 	registry *prometheus.Registry
 	redacted prometheus.Counter
+	breaches *prometheus.CounterVec
 }
 
 func newMetrics() *metrics {
@@ -27,8 +28,10 @@ func newMetrics() *metrics {
 		registry: prometheus.NewRegistry(),
 		redacted: prometheus.NewCounter(prometheus.CounterOpts{Name: "finpay_log_redactions_total",
 			Help: "Log values that looked like a card number and were not written. Each is a defect."}),
+		breaches: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "finpay_csp_reports_total",
+			Help: "What browsers say they refused by a page's policy, by its directive. Anybody can send such a report."}, []string{"directive"}),
 	}
-	m.registry.MustRegister(m.redacted, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.redacted, m.breaches, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 

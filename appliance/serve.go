@@ -358,10 +358,10 @@ func (a *appliance) listen(metrics *metrics) (*listeners, error) {
 		tls              *tls.Config
 		handler          http.Handler
 	}{
-		{"listen", a.cfg.Listen, settings, a.handler()},
+		{"listen", a.cfg.Listen, settings, a.handler(metrics)},
 		{"three_d_secure.results_listen", a.cfg.ThreeDS.ResultsListen, results, a.threeDS.ResultsHandler(a.payments)},
 		{"monitor", a.cfg.Monitor, nil, a.monitor(metrics)},
-		{"audit.listen", a.cfg.Audit.Listen, certified, a.handler()},
+		{"audit.listen", a.cfg.Audit.Listen, certified, a.handler(metrics)},
 	} {
 		if s.address == "" {
 			continue
@@ -415,9 +415,10 @@ func (l *listeners) serve(ctx context.Context) error {
 	return group.Wait()
 }
 
-func (a *appliance) handler() http.Handler {
+func (a *appliance) handler(m *metrics) http.Handler {
 	return api.New(api.Config{Keys: a.node.merchants, Payments: a.payments, Tokens: a.tokens, Intake: intakeDocument{a.sealed},
-		Checkout: a.payments, Cards: a.intake, Log: publicLog{a.node.ledger, a.node.store}, Audit: a.auditors, Auditors: a.auditors, Logger: a.log, Wipe: wire.Wipe,
+		Checkout: a.payments, Cards: a.intake, Log: publicLog{a.node.ledger, a.node.store}, Audit: a.auditors, Auditors: a.auditors, Logger: a.log,
+		Wipe: wire.Wipe, Breach: func(directive string) { m.breaches.WithLabelValues(directive).Inc() },
 		Limits: api.Limits{
 			PerKey:      api.Rate{PerSecond: a.cfg.Limits.KeyRate, Burst: a.cfg.Limits.KeyBurst},
 			PerTokenKey: api.Rate{PerSecond: a.cfg.Limits.TokenRate, Burst: a.cfg.Limits.TokenBurst},

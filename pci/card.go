@@ -103,4 +103,5 @@ type Entered struct {
 	Name     string   // of the cardholder, as typed
 	Envelope Envelope // what the card came sealed in; zero where it came open
 	Form     string   // tells one showing of the form from the next, so that a second submit is known
+	Browser  Browser  // what the page's script says of it; zero without a script
 }

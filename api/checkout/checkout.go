@@ -1,26 +1,29 @@
-// Package checkout renders the shopper's page: one page, made on the server, that works without a script.
+// Package checkout renders the shopper's pages. They are made on the server, and one script of this appliance makes them
+// better: it groups and checks what is typed, and sends the card sealed to a key in the HSM.
 //
 // # What is promised
 //
 // [Page] has no field for card data, so that none can be shown again. The Content-Security-Policy of each page allows
-// what that page needs and nothing else: this appliance's style sheet, and form targets by name. No page is stored by
-// a browser, and none tells another site its address.
+// what that page needs and nothing else: this appliance's style sheet and script, form targets and frames by name. The script
+// fetches nothing, and pages say by hash which script and style sheet they mean. No page is stored by a browser, and none
+// tells another site its address.
+//
+// Without a script a card can be entered where [Page.Open] is set; elsewhere the inputs have no names, so that no browser
+// sends in clear what was typed. With it, where the page has a key, nothing of the card is sent in clear.
 //
 // # What is not
 //
-// The package knows no payment and keeps no state: what to show is decided by its caller.
+// The package knows no payment and keeps no state: what to show is decided by its caller. A script cannot protect a card from
+// the browser that it runs in, nor wipe what the browser has copied.
 package checkout
 
 import (
 	"bytes"
-	"crypto/rand"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"fmt"
 	"html/template"
 	"net/http"
-	"strings"
+	"time"
 
 	"github.com/finterra/finpay/pci"
 )
@@ -41,6 +44,9 @@ const (
 	Busy       Kind = "busy"       // try later
 	Unreadable Kind = "unreadable" // the browser sent what no form here sends
 	Broken     Kind = "broken"
+	Script     Kind = "script"   // a card came open, and only sealed ones are taken
+	Method     Kind = "method"   // the issuer looks at the browser (3DS Method)
+	Returned   Kind = "returned" // in a frame: the issuer's page has come back
 )
 
 // Page is what a page shows. Only Kind and Language are needed by every kind.
@@ -58,10 +64,27 @@ type Page struct {
 	ACSURL     string         // where CReq is posted to
 	ACSSite    string         // scheme://host of ACSURL
 	CReq       string         // base64url
+	MethodURL  string         // where MethodData is posted to
+	MethodSite string         // scheme://host of MethodURL
+	MethodData string         // threeDSMethodData, base64url without padding
+	Next       string         // where Method goes on to, by a POST with the field completed: "Y", or "N" after ten seconds or without a script
+
+	Now       time.Time // of the appliance; zero for a page that checks no expiry
+	ExpiresAt time.Time // when no card can be entered any more; zero for a page that does not tell
+	Again     Again     // why the form is shown once more, though nothing is wrong with the card
 
 	Sealing *Sealing // what the script seals a card with; nil where no sealed cards are taken
 	Open    bool     // whether the form may be sent as it is, which a browser without the script does
 }
+
+// Again is why a form that came sealed has to be filled in once more.
+type Again string
+
+// The reasons for it.
+const (
+	NewKey Again = "key"  // the key that it was sealed to is not in use any more
+	Twice  Again = "sent" // it was sent before
+)
 
 // Sealing is what a browser needs to seal the card form (HPKE, RFC 9180, base mode). The plaintext is the form's body as it
 // would be sent otherwise (application/x-www-form-urlencoded); what is sent instead is a form of key, enc and ct, the latter
@@ -78,34 +101,18 @@ var pageFiles embed.FS
 // refreshSeconds is how often a page that waits asks again.
 const refreshSeconds = 2
 
-//go:embed checkout.css
-var styleSheet []byte
-
-// styleName carries the sheet's hash, so that browsers may keep it for ever.
-var styleName = func() string {
-	sum := sha256.Sum256(styleSheet)
-	return "checkout-" + hex.EncodeToString(sum[:6]) + ".css"
-}()
-
-// Asset returns a file of the pages and its media type.
-func Asset(name string) (body []byte, mediaType string, ok bool) {
-	if name != styleName {
-		return nil, "", false
-	}
-	return styleSheet, "text/css; charset=utf-8", true
-}
-
 // templates are the layout with each kind's content.
 var templates = func() map[Kind]*template.Template {
-	layout := template.Must(template.ParseFS(pageFiles, "pages/layout.html"))
+	layout := template.Must(template.ParseFS(pageFiles, "pages/layout.html", "pages/marks.html"))
 	with := func(file string) *template.Template {
 		return template.Must(template.Must(layout.Clone()).ParseFS(pageFiles, "pages/"+file))
 	}
 	message := with("message.html")
 	return map[Kind]*template.Template{
 		Payable: with("card.html"), Challenge: with("challenge.html"), Processing: with("processing.html"),
+		Method: with("method.html"), Returned: with("returned.html"),
 		Paid: message, Uncertain: message, Failed: message, Expired: message,
-		Unknown: message, Busy: message, Unreadable: message, Broken: message,
+		Unknown: message, Busy: message, Unreadable: message, Broken: message, Script: message,
 	}
 }()
 
@@ -119,135 +126,8 @@ func (p Page) Write(w http.ResponseWriter, status int) error {
 	if err := t.ExecuteTemplate(&body, "layout", showing{p}); err != nil {
 		return fmt.Errorf("checkout: %w", err)
 	}
-	h := w.Header()
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Language", p.Language.Code)
-	h.Set("Content-Security-Policy", p.policy())
-	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-store")
+	p.header(w.Header())
 	w.WriteHeader(status)
 	_, _ = w.Write(body.Bytes())
 	return nil
 }
-
-// policy is the page's Content-Security-Policy. Browsers hold the redirects that follow a form to form-action too,
-// so the shop is named where sending the card may end there.
-func (p Page) policy() string {
-	targets := "'none'"
-	switch {
-	case p.Kind == Challenge && p.ACSSite != "":
-		targets = "'self' " + p.ACSSite
-	case p.Kind == Payable:
-		targets = strings.TrimSpace("'self' " + p.ReturnSite)
-	}
-	return "default-src 'none'; style-src 'self'; form-action " + targets + "; frame-ancestors 'none'; base-uri 'none'"
-}
-
-// showing is a page as the templates see it.
-type showing struct{ Page }
-
-// T returns a text in the page's language. A key that is missing is an error, which a test would meet first.
-func (s showing) T(key string) (string, error) {
-	text, ok := s.Language.texts[key]
-	if !ok {
-		return "", fmt.Errorf("no text %q in %s", key, s.Language.Code)
-	}
-	return strings.NewReplacer("{amount}", s.isolate(s.Money()), "{merchant}", s.isolate(s.shop())).Replace(text), nil
-}
-
-// shop names the merchant, also on pages that know none.
-func (s showing) shop() string {
-	if s.Merchant == "" {
-		return s.Language.texts["shop"]
-	}
-	return s.Merchant
-}
-
-// isolate keeps a name or an amount from changing the direction of right-to-left text around it (UAX #9, FSI and PDI).
-func (s showing) isolate(text string) string {
-	if s.Language.Direction != "rtl" {
-		return text
-	}
-	return "\u2068" + text + "\u2069"
-}
-
-// Money is the amount in the manner of the page's language.
-func (s showing) Money() string { return s.Amount.Format(s.Language.Code) }
-
-// Initial stands for the shop's logo.
-func (s showing) Initial() string {
-	for _, c := range s.Merchant {
-		return strings.ToUpper(string(c))
-	}
-	return ""
-}
-
-// Title is the browser's title of the page.
-func (s showing) Title() (string, error) {
-	if s.Kind == Payable && len(s.Errors) > 0 {
-		return s.T("title.error") // announced first, before the page is read (WCAG technique G199 has the like)
-	}
-	return s.T("title." + string(s.Kind))
-}
-
-// DeclineText says why the last card was not taken.
-func (s showing) DeclineText() (string, error) {
-	if _, ok := s.Language.texts["decline."+s.Decline]; ok {
-		return s.T("decline." + s.Decline)
-	}
-	return s.T("decline.other")
-}
-
-// ErrorOf returns what is wrong with a field, or nothing.
-func (s showing) ErrorOf(field string) string {
-	for _, e := range s.Errors {
-		if string(e.Field) == field {
-			return s.errorText(e)
-		}
-	}
-	return ""
-}
-
-// mistake is a line of the summary above the form.
-type mistake struct{ Field, Text string }
-
-// Mistakes are what is wrong, in the order of the form.
-func (s showing) Mistakes() []mistake {
-	var all []mistake
-	for _, field := range []pci.CardField{pci.FieldNumber, pci.FieldExpiry, pci.FieldCVV, pci.FieldName} {
-		if text := s.ErrorOf(string(field)); text != "" {
-			all = append(all, mistake{string(field), text})
-		}
-	}
-	return all
-}
-
-// FirstMistake reports whether field is the first one that is wrong: it takes the focus.
-func (s showing) FirstMistake(field string) bool {
-	all := s.Mistakes()
-	return len(all) > 0 && all[0].Field == field
-}
-
-func (s showing) errorText(e *pci.CardError) string {
-	if text, ok := s.Language.texts["error."+string(e.Field)+"."+string(e.Reason)]; ok {
-		return text
-	}
-	return s.Language.texts["error."+string(e.Field)]
-}
-
-// FormID tells this showing of the form from every other, so that a second submit of it is known as one.
-func (s showing) FormID() string {
-	id := make([]byte, 16)
-	_, _ = rand.Read(id)
-	return hex.EncodeToString(id)
-}
-
-// Refresh is how often the page asks again, in seconds.
-func (s showing) Refresh() int { return refreshSeconds }
-
-// Style is the address of the style sheet.
-func (s showing) Style() string { return "/assets/" + styleName }
-
-// Languages are those that the page can be shown in.
-func (s showing) Languages() []Language { return languages }

@@ -13,7 +13,7 @@ import (
 	"github.com/finterra/finpay/pci"
 )
 
-var allKinds = []Kind{Payable, Challenge, Processing, Paid, Uncertain, Failed, Expired, Unknown, Busy, Unreadable, Broken}
+var allKinds = Kinds()
 
 func language(t *testing.T, code string) Language {
 	t.Helper()
@@ -27,7 +27,9 @@ func language(t *testing.T, code string) Language {
 func page(t *testing.T, kind Kind, lang string) Page {
 	return Page{Kind: kind, Language: language(t, lang), Merchant: "Kedai <Kopi>", Reference: "order-1001",
 		Amount: pci.Amount{Minor: 1250, Currency: "EUR"}, ReturnURL: "https://shop.example/return?a=1&b=2", ReturnSite: "https://shop.example",
-		ACSURL: "https://acs.example/challenge", ACSSite: "https://acs.example", CReq: "eyJ0aHJlZURT"}
+		ACSURL: "https://acs.example/challenge", ACSSite: "https://acs.example", CReq: "eyJ0aHJlZURT",
+		MethodURL: "https://acs.example/method", MethodSite: "https://acs.example", MethodData: "eyJ0aHJlZURTTWV0aG9k", Next: "/checkout/s3cret/next",
+		Path: "/checkout/s3cret", Open: true}
 }
 
 func write(t *testing.T, p Page) (string, http.Header) {
@@ -92,17 +94,22 @@ func TestEveryPageInEveryLanguage(t *testing.T) {
 		for _, kind := range allKinds {
 			body, header := write(t, page(t, kind, l.Code))
 			mustHave(t, body, `<html lang="`+l.Code+`" dir="`+l.Direction+`">`, "Kedai &lt;Kopi&gt;", "<h1")
-			if strings.Contains(body, "<script") || strings.Contains(body, "style=") || strings.Contains(body, "{amount}") || strings.Contains(body, "Kedai <Kopi>") {
+			scripted := slices.Contains([]Kind{Payable, Challenge, Method, Returned, Processing}, kind)
+			if strings.Contains(body, "<script") != scripted || strings.Contains(header.Get("Content-Security-Policy"), "script-src 'self';") != scripted {
+				t.Errorf("%s %s: a script where there is none to be, or none where there is", l.Code, kind)
+			}
+			if strings.Contains(body, "style=") || strings.Contains(body, "{amount}") || strings.Contains(body, "Kedai <Kopi>") {
 				t.Errorf("%s %s: script, inline style, placeholder or unescaped text", l.Code, kind)
 			}
 			csp := header.Get("Content-Security-Policy")
-			for _, part := range []string{"default-src 'none'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'", "form-action "} {
+			for _, part := range []string{"default-src 'none'", "style-src 'self'", "frame-ancestors '" + map[bool]string{false: "none", true: "self"}[kind == Returned] + "'", "base-uri 'none'", "form-action ",
+				"require-trusted-types-for 'script'; trusted-types 'none'", "report-uri /csp-report; report-to csp"} {
 				if !strings.Contains(csp, part) {
 					t.Errorf("%s: policy %q lacks %s", kind, csp, part)
 				}
 			}
-			for name, want := range map[string]string{"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY",
-				"Content-Language": l.Code, "Content-Type": "text/html; charset=utf-8"} {
+			for name, want := range map[string]string{"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Frame-Options": map[bool]string{false: "DENY", true: "SAMEORIGIN"}[kind == Returned],
+				"Reporting-Endpoints": `csp="/csp-report"`, "Content-Language": l.Code, "Content-Type": "text/html; charset=utf-8"} {
 				if got := header.Get(name); got != want {
 					t.Errorf("%s: %s is %q, want %q", kind, name, got, want)
 				}
@@ -128,8 +135,8 @@ func TestCardForm(t *testing.T) {
 	p.ReturnURL = ""
 	body, header := write(t, p)
 	mustHave(t, body, "Pay €12.50</button>", `inputmode="numeric"`, `autocomplete="cc-number"`, `autocomplete="cc-exp"`, `autocomplete="cc-csc"`,
-		`autocomplete="cc-name"`, `placeholder="MM/YY"`, `maxlength="23"`, `<label for="number">`, `<label for="expiry">`, `<label for="cvv">`, `<label for="name">`)
-	if strings.Contains(body, `role="alert"`) || strings.Contains(body, "aria-invalid") || strings.Contains(body, "Back to") {
+		`autocomplete="cc-name"`, `placeholder="MM / YY"`, `maxlength="23"`, `<label for="number">`, `<label for="expiry">`, `<label for="cvv">`, `<label for="name">`)
+	if strings.Contains(body, `role="alert">`) || strings.Contains(body, "aria-invalid") || strings.Contains(body, "Back to") {
 		t.Error("a first showing complains, or leads back to nowhere")
 	}
 	mustHave(t, header.Get("Content-Security-Policy"), "form-action 'self' https://shop.example;")
@@ -147,10 +154,10 @@ func TestMistakesStandBesideTheirFields(t *testing.T) {
 	p.Decline = "insufficient_funds"
 	p.Errors = pci.CardErrors{{Field: pci.FieldCVV, Reason: pci.ReasonMissing}, {Field: pci.FieldNumber, Reason: pci.ReasonChecksum}, {Field: pci.FieldExpiry, Reason: "new"}}
 	body, _ := write(t, p)
-	mustHave(t, body, `role="alert"`, `<a href="#number">`, `<a href="#cvv">`, `aria-invalid="true" aria-describedby="number-error" autofocus`,
+	mustHave(t, body, `role="alert"`, `<a href="#number">`, `<a href="#cvv">`, `aria-describedby="number-error brand" aria-invalid="true" autofocus`,
 		`<p class="error" id="number-error">The card number has a typing error.`, `aria-describedby="cvv-error cvv-hint" aria-invalid="true"`,
 		`id="cvv-error">Enter the security code.`, `id="expiry-error">Check the expiry date.`, "<title>Error")
-	if strings.Count(body, "autofocus") != 1 || strings.Count(body, `role="alert"`) != 1 || strings.Contains(body, "enough money") {
+	if strings.Count(body, "autofocus") != 1 || strings.Count(body, `role="alert">`) != 1 || strings.Contains(body, "enough money") {
 		t.Error("one focus, one alert, and nothing of the card before")
 	}
 	if strings.Contains(body, `name="number" value`) || strings.Count(body, "value=") != 1 {
@@ -165,7 +172,7 @@ func TestDeclinedCardIsExplained(t *testing.T) {
 		p := page(t, Payable, "en")
 		p.Decline = reason
 		body, _ := write(t, p)
-		mustHave(t, body, `role="alert"`, want, "try another card", `href="https://shop.example/return?a=1&amp;b=2"`, "Back to Kedai")
+		mustHave(t, body, `role="alert"`, want, "Pay again with another card", `href="https://shop.example/return?a=1&amp;b=2"`, "Back to Kedai")
 	}
 }
 
@@ -195,13 +202,13 @@ func TestTheBankIsNotBlamedForWhatItDidNotDo(t *testing.T) {
 
 func TestChallengeGoesToTheBankOnly(t *testing.T) {
 	body, header := write(t, page(t, Challenge, "en"))
-	mustHave(t, body, `<form method="post" action="https://acs.example/challenge">`, `name="creq" value="eyJ0aHJlZURT"`, `name="threeDSSessionData" value=""`, "Continue to your bank</button>")
+	mustHave(t, body, `method="post" action="https://acs.example/challenge"`, `name="creq" value="eyJ0aHJlZURT"`, `name="threeDSSessionData" value=""`, "Continue to your bank</button>")
 	mustHave(t, header.Get("Content-Security-Policy"), "form-action 'self' https://acs.example;")
 }
 
 func TestWaitingPageAsksAgain(t *testing.T) {
 	body, _ := write(t, page(t, Processing, "en"))
-	mustHave(t, body, `<meta http-equiv="refresh" content="2">`)
+	mustHave(t, body, `<noscript><meta http-equiv="refresh" content="2"></noscript>`)
 	for _, kind := range allKinds {
 		if body, _ := write(t, page(t, kind, "en")); kind != Processing && strings.Contains(body, "http-equiv") {
 			t.Errorf("%s reloads", kind)
@@ -269,14 +276,15 @@ func TestStyleSheetIsTheOneThatPagesName(t *testing.T) {
 	if name == nil {
 		t.Fatal("no style sheet")
 	}
-	css, mediaType, ok := Asset(name[1])
-	if !ok || mediaType != "text/css; charset=utf-8" || len(css) == 0 {
-		t.Errorf("%s: %v %s %d bytes", name[1], ok, mediaType, len(css))
+	file, ok := Asset(name[1])
+	css := file.Body
+	if !ok || file.MediaType != "text/css; charset=utf-8" || len(css) == 0 {
+		t.Errorf("%s: %v %s %d bytes", name[1], ok, file.MediaType, len(css))
 	}
 	if strings.Contains(string(css), "url(") || strings.Contains(string(css), "@import") {
 		t.Error("the sheet loads something")
 	}
-	if _, _, ok := Asset("checkout.css"); ok {
+	if _, ok := Asset("checkout.css"); ok {
 		t.Error("a name without the hash was served")
 	}
 }

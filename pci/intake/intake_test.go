@@ -413,6 +413,8 @@ func FuzzForm(f *testing.F) {
 	for _, body := range []string{
 		with(), with("form", "00112233445566778899aabbccddeeff"), with("number", "4"), with("name", "4111111111111111"),
 		"", "&", "=", "number=%", "number=%zz&cvv=7", "4111111111111111=", "number=4111111111111112&expiry=7/30",
+		with("browser_width", "1920", "browser_height", "1080", "browser_depth", "24", "browser_tz", "-480", "browser_language", "en-MY"),
+		with("browser_language", "de-41111111-11111111", "browser_tz", "41111"),
 		"form=4111111111111111", "name=" + url.QueryEscape(fullWidth("4111111111111111")),
 	} {
 		f.Add([]byte(body))
@@ -436,6 +438,9 @@ func FuzzForm(f *testing.F) {
 		}
 		if pci.LooksLikePAN(entered.Name) || entered.Form != "" && !strings.ContainsAny(entered.Form, "abcdefABCDEF") {
 			t.Errorf("a number is handed on: %+v", entered)
+		}
+		if b := entered.Browser; pci.LooksLikePAN(b.ScreenWidth + " " + b.ScreenHeight + " " + b.ColorDepth + " " + b.TZ + " " + b.Language) {
+			t.Errorf("a number is handed on as the browser's: %+v", b)
 		}
 	})
 }

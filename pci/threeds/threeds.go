@@ -28,6 +28,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,7 +60,6 @@ const (
 	DefaultChallengeTimeout      = 15 * time.Minute
 	DefaultRefresh               = time.Hour
 	DefaultChallenges            = 10_000
-	DefaultChallengeWindowSize   = "05" // full screen
 )
 
 // Timeouts bounds how long the server waits. Zero means the default.
@@ -86,7 +86,8 @@ type Config struct {
 	Timeouts   Timeouts
 	// UnknownRange is [Proceed] when empty.
 	UnknownRange Policy
-	// ChallengeWindowSize is 01 (250x400) to 05 (full screen), as in table A.1.
+	// ChallengeWindowSize is 01 (250x400) to 05 (full screen), as in table A.1. Empty: 03 (500x600), the frame of the
+	// checkout page, where its script runs on a screen that has the room, else 05.
 	ChallengeWindowSize string
 	// Challenges is how many challenges may be open at once; more get [pci.ErrFull].
 	Challenges int
@@ -134,9 +135,6 @@ func (c *Config) applyDefaults() {
 	if c.UnknownRange == "" {
 		c.UnknownRange = Proceed
 	}
-	if c.ChallengeWindowSize == "" {
-		c.ChallengeWindowSize = DefaultChallengeWindowSize
-	}
 	if c.Challenges == 0 {
 		c.Challenges = DefaultChallenges
 	}
@@ -164,7 +162,7 @@ func (c *Config) check() error {
 	if c.UnknownRange != Proceed && c.UnknownRange != Refuse {
 		return fmt.Errorf("threeds: unknown range policy %q is neither %q nor %q", c.UnknownRange, Proceed, Refuse)
 	}
-	if s := c.ChallengeWindowSize; len(s) != 2 || s < "01" || s > "05" {
+	if s := c.ChallengeWindowSize; s != "" && (len(s) != 2 || s < "01" || s > "05") {
 		return fmt.Errorf("threeds: challenge window size %q is not 01 to 05", s)
 	}
 	return nil
@@ -203,7 +201,7 @@ func (s *Server) Authenticate(ctx context.Context, req pci.AuthenticationRequest
 		return s.withoutDirectory(ctx, req.Payment, found), nil
 	}
 	defer message.wipe()
-	return s.ask(ctx, req.Payment, areq.ThreeDSServerTransID, message), nil
+	return s.ask(ctx, req, areq.ThreeDSServerTransID, message), nil
 }
 
 // compose borrows the card, looks its range up and writes the AReq. The message is nil where none is to be sent.
@@ -242,7 +240,8 @@ func (s *Server) withoutDirectory(ctx context.Context, payment string, found enr
 }
 
 // ask sends the AReq and judges the answer.
-func (s *Server) ask(ctx context.Context, payment, serverTransID string, m *message) pci.Authentication {
+func (s *Server) ask(ctx context.Context, req pci.AuthenticationRequest, serverTransID string, m *message) pci.Authentication {
+	payment := req.Payment
 	down := pci.Authentication{Outcome: pci.AuthenticationDown, Version: MessageVersion, ServerTransID: serverTransID}
 	sending, cancel := context.WithTimeout(ctx, s.cfg.Timeouts.Authentication)
 	defer cancel()
@@ -263,11 +262,11 @@ func (s *Server) ask(ctx context.Context, payment, serverTransID string, m *mess
 		}
 		return down
 	}
-	return s.conclude(ctx, payment, result)
+	return s.conclude(ctx, payment, result, s.windowSize(req.Browser))
 }
 
 // conclude turns a valid ARes into an outcome, and remembers a challenge.
-func (s *Server) conclude(ctx context.Context, payment string, a ares) pci.Authentication {
+func (s *Server) conclude(ctx context.Context, payment string, a ares, windowSize string) pci.Authentication {
 	auth := a.verdict(ctx, payment)
 	if auth.Outcome != pci.ChallengeRequired {
 		return auth
@@ -278,9 +277,23 @@ func (s *Server) conclude(ctx context.Context, payment string, a ares) pci.Authe
 		auth.Outcome = pci.AuthenticationDown
 		return auth
 	}
-	auth.Challenge = &pci.Challenge{ACSURL: a.ACSURL, CReq: encodeCReq(a, s.cfg.ChallengeWindowSize)}
+	auth.Challenge = &pci.Challenge{ACSURL: a.ACSURL, CReq: encodeCReq(a, windowSize)}
 	s.challenges.open(payment, a.identifiers, s.cfg.Now().Add(s.cfg.Timeouts.Challenge))
 	return auth
+}
+
+// frameWidth is the width of the challenge's frame on the checkout page, and 03's, with what stands around it, in pixels.
+const frameWidth = 600
+
+// windowSize is challengeWindowSize for a browser.
+func (s *Server) windowSize(b pci.Browser) string {
+	if s.cfg.ChallengeWindowSize != "" {
+		return s.cfg.ChallengeWindowSize
+	}
+	if width, err := strconv.Atoi(b.ScreenWidth); err == nil && b.JavaScript && width >= frameWidth {
+		return "03"
+	}
+	return "05"
 }
 
 // newTransID returns an id in the canonical form of RFC 4122, as table A.1 asks for.

@@ -232,6 +232,25 @@ func TestAFaultyRefusalIsARefusal(t *testing.T) {
 	}
 }
 
+func TestTheChallengesWindowFitsTheScreen(t *testing.T) {
+	for _, c := range []struct {
+		browser          pci.Browser
+		configured, want string
+	}{
+		{pci.Browser{}, "", "05"},
+		{pci.Browser{JavaScript: true, ScreenWidth: "1920"}, "", "03"},
+		{pci.Browser{JavaScript: true, ScreenWidth: "390"}, "", "05"},
+		{pci.Browser{JavaScript: true}, "", "05"},
+		{pci.Browser{ScreenWidth: "1920"}, "", "05"},
+		{pci.Browser{JavaScript: true, ScreenWidth: "1920"}, "02", "02"},
+	} {
+		s := &Server{cfg: Config{ChallengeWindowSize: c.configured}}
+		if got := s.windowSize(c.browser); got != c.want {
+			t.Errorf("%+v: %s, want %s", c, got, c.want)
+		}
+	}
+}
+
 func TestAChallengeNamesTheACSAndCarriesACReq(t *testing.T) {
 	auth, _ := authenticate(t, func(a map[string]any) {
 		a["transStatus"], a["acsURL"], a["acsChallengeMandated"], a["authenticationType"] = "C", "https://acs.example/challenge", "Y", "02"
@@ -244,7 +263,7 @@ func TestAChallengeNamesTheACSAndCarriesACReq(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"threeDSServerTransID":"` + auth.ServerTransID + `","acsTransID":"` + acsTransID +
-		`","challengeWindowSize":"05","messageType":"CReq","messageVersion":"2.2.0"}`
+		`","challengeWindowSize":"03","messageType":"CReq","messageVersion":"2.2.0"}`
 	if string(raw) != want {
 		t.Errorf("CReq %s\nwant %s", raw, want)
 	}
