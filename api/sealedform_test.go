@@ -111,8 +111,48 @@ func TestTheWayBackBreaksOutOfTheFrame(t *testing.T) {
 			t.Errorf("an unknown session: %d in a frame", w.Code)
 		}
 	}
+}
+
+func TestTheMethodIsShownAndComesBack(t *testing.T) {
 	d := newDesk(Limits{})
-	wantRedirect(t, d.send(t, browser(http.MethodPost, "/checkout/s3cret/method", "threeDSMethodData=e30")), "/checkout/s3cret")
+	d.view.State = CheckoutMethod
+	d.view.Method = &pci.Method{URL: "https://acs.bank.example/method?x=1", Data: "eyJ0", ServerTransID: "t"}
+	w := d.send(t, browser(http.MethodGet, "/checkout/s3cret?lang=en", ""))
+	wantPage(t, w, 200, `action="https://acs.bank.example/method?x=1"`, `value="eyJ0"`, `action="/checkout/s3cret/method?lang=en"`)
+	if csp := w.Header().Get("Content-Security-Policy"); !strings.Contains(csp, "frame-src 'self' https://acs.bank.example") {
+		t.Error(csp)
+	}
+	d.view.State, d.view.Method = CheckoutProcessing, nil
+	d.after = CheckoutView{State: CheckoutChallenge}
+	r := browser(http.MethodPost, "/checkout/s3cret/method", "threeDSMethodData=eyJ1")
+	r.Header.Set("Sec-Fetch-Dest", "iframe")
+	wantPage(t, d.send(t, r), 200, `id="returned"`)
+	if d.methodData != "eyJ1" {
+		t.Errorf("the bank's word is %q", d.methodData)
+	}
+	wantRedirect(t, d.send(t, browser(http.MethodPost, "/checkout/s3cret/method?lang=en", "completed=N")), "/checkout/s3cret?lang=en")
+	if d.methodData != "" {
+		t.Errorf("the page's word is %q", d.methodData)
+	}
+	for _, body := range []string{"threeDSMethodData=%zz", "threeDSMethodData=" + strings.Repeat("A", 8<<10)} {
+		if w := d.send(t, browser(http.MethodPost, "/checkout/s3cret/method", body)); w.Code != 400 {
+			t.Errorf("%d", w.Code)
+		}
+	}
+	d.view.State, d.view.Method = CheckoutMethod, &pci.Method{URL: "no address"}
+	wantPage(t, d.send(t, browser(http.MethodGet, "/checkout/s3cret", "")), 500, "<h1>")
+}
+
+func TestACardNumberInTheAddressIsNotRepeated(t *testing.T) {
+	for _, path := range []string{"/checkout/" + testPAN, "/checkout/" + testPAN + "/3ds", "/checkout/" + testPAN + "/method"} {
+		d := newDesk(Limits{})
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			w := d.send(t, browser(method, path, ""))
+			if w.Code < 400 || strings.Contains(w.Body.String(), testPAN) || strings.Contains(w.Header().Get("Location"), testPAN) {
+				t.Errorf("%s %s: %d repeats the number", method, path, w.Code)
+			}
+		}
+	}
 }
 
 func TestThePageWaitsForNews(t *testing.T) {

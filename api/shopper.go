@@ -108,7 +108,7 @@ func (s *server) sentTwice(w http.ResponseWriter, r *http.Request) error {
 	return page.Write(w, ErrReplayed.Status)
 }
 
-// forgetForm makes the browser drop the page that the shopper leaves. Chromium keeps even a no-store page in memory,
+// forgetForm makes the browser drop the page that the shopper leaves: the card form, or that of a method which is over. Chromium keeps even a no-store page in memory,
 // typed card and all, and shows it when the shopper goes back, unless one of the site's cookies has changed since. The
 // cookie means nothing and is never read.
 func forgetForm(w http.ResponseWriter) {
@@ -121,6 +121,19 @@ func (s *server) returnFromChallenge(w http.ResponseWriter, r *http.Request) err
 	if _, err := s.view(r); err != nil {
 		return err
 	}
+	if !inFrame(r) {
+		return s.await(w, r)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	if _, err := s.cfg.Checkout.Await(ctx, session(r)); err != nil && ctx.Err() == nil {
+		return err
+	}
+	return s.leaveFrame(w, r)
+}
+
+// await leads the shopper to what the payment has come to, or to the page that waits.
+func (s *server) await(w http.ResponseWriter, r *http.Request) error {
 	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
 	view, err := s.cfg.Checkout.Await(ctx, session(r))
@@ -129,9 +142,6 @@ func (s *server) returnFromChallenge(w http.ResponseWriter, r *http.Request) err
 	}
 	if err != nil {
 		view = CheckoutView{State: CheckoutProcessing}
-	}
-	if inFrame(r) {
-		return s.leaveFrame(w, r)
 	}
 	return s.moveOn(w, r, view)
 }
@@ -146,35 +156,55 @@ func (s *server) leaveFrame(w http.ResponseWriter, r *http.Request) error {
 	return checkout.Page{Kind: checkout.Returned, Language: checkout.Choose(r), Path: pathOf(r)}.Write(w, http.StatusOK)
 }
 
-// returnFromMethod takes the browser back from the issuer's look at it (3DS Method). What it brings is not read.
+// maxMethodForm is the longest form that comes back from a 3DS Method.
+const maxMethodForm = 4 << 10
+
+// returnFromMethod takes the browser back from the issuer's look at it (3DS Method). The issuer's page in the frame posts
+// threeDSMethodData, which says that it was there; then, or when that took too long, the page around it posts a form of its own.
 func (s *server) returnFromMethod(w http.ResponseWriter, r *http.Request) error {
 	if _, err := s.view(r); err != nil {
+		return err
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxMethodForm)
+	if err := r.ParseForm(); err != nil {
+		return ErrMalformed
+	}
+	data := r.PostForm.Get("threeDSMethodData")
+	if err := s.cfg.Checkout.MethodOver(r.Context(), session(r), data); err != nil {
 		return err
 	}
 	if inFrame(r) {
 		return s.leaveFrame(w, r)
 	}
-	return seeOther(w, pathOf(r))
+	forgetForm(w)
+	return s.await(w, r)
 }
 
 // view returns the payment of the session in the path.
 func (s *server) view(r *http.Request) (CheckoutView, error) {
 	secret := session(r)
-	if len(secret) > maxID || !isName(secret) {
+	if secret == "" {
 		return CheckoutView{}, ErrNoSession
 	}
 	return s.cfg.Checkout.View(r.Context(), secret)
 }
 
-func session(r *http.Request) string { return mux.Vars(r)["session"] }
+// session returns that of the path, empty where it cannot be one: such a path, with a card number in it perhaps, is neither
+// looked up nor repeated.
+func session(r *http.Request) string {
+	secret := mux.Vars(r)["session"]
+	if len(secret) > maxID || !isName(secret) || pci.LooksLikePAN(secret) {
+		return ""
+	}
+	return secret
+}
 
 // pathOf returns the path of the shopper's page, empty where the request's path holds no session.
 func pathOf(r *http.Request) string {
-	secret := session(r)
-	if !isName(secret) {
-		return ""
+	if secret := session(r); secret != "" {
+		return "/checkout/" + secret
 	}
-	return "/checkout/" + secret
+	return ""
 }
 
 // moveOn answers a POST, so that no reload repeats it: to the shop when the payment is paid, else to the page.
@@ -196,8 +226,8 @@ func (s *server) showView(w http.ResponseWriter, r *http.Request, view CheckoutV
 	}
 	page := s.pageOf(r, view)
 	switch {
-	case page.Kind == checkout.Challenge && page.ACSSite == "":
-		return errors.New("a challenge without an address to go to")
+	case page.Kind == checkout.Challenge && page.ACSSite == "", page.Kind == checkout.Method && page.MethodSite == "":
+		return errors.New("a page of the issuer without an address to go to")
 	case page.Kind == checkout.Payable && page.Sealing == nil && !page.Open:
 		return fmt.Errorf("%w: cards are taken sealed only, and the HSM has no key to seal them to", ErrUnavailable)
 	}
@@ -226,7 +256,7 @@ func seeOther(w http.ResponseWriter, target string) error {
 
 // kinds are the pages of the states.
 var kinds = map[CheckoutState]checkout.Kind{
-	CheckoutPayable: checkout.Payable, CheckoutChallenge: checkout.Challenge, CheckoutProcessing: checkout.Processing,
+	CheckoutPayable: checkout.Payable, CheckoutMethod: checkout.Method, CheckoutChallenge: checkout.Challenge, CheckoutProcessing: checkout.Processing,
 	CheckoutPaid: checkout.Paid, CheckoutUncertain: checkout.Uncertain, CheckoutFailed: checkout.Failed, CheckoutExpired: checkout.Expired,
 }
 
@@ -248,6 +278,10 @@ func (s *server) pageOf(r *http.Request, view CheckoutView) checkout.Page {
 			page.Sealing = &checkout.Sealing{Key: key.Name, PublicKey: key.PublicKey, Info: string(pci.SealedCheckoutInfo()),
 				AAD: pci.SealedCheckoutAAD(session(r), view.MerchantID, view.Amount)}
 		}
+	}
+	if view.Method != nil {
+		page.MethodURL, page.MethodSite, page.MethodData = view.Method.URL, siteOf(view.Method.URL), view.Method.Data
+		page.Next = pathOf(r) + "/method?lang=" + page.Language.Code
 	}
 	if view.Challenge != nil {
 		page.ACSURL, page.ACSSite, page.CReq = view.Challenge.ACSURL, siteOf(view.Challenge.ACSURL), view.Challenge.CReq

@@ -84,6 +84,7 @@ export function method(form) {
     next.submit();
   };
   whenReturned(frame, () => goOn("Y"));
+  addEventListener("pageshow", (event) => event.persisted && location.reload()); // somebody came back to what is over
   setTimeout(() => goOn("N"), METHOD_LIMIT);
   form.submit();
 }
