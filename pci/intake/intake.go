@@ -4,10 +4,12 @@
 // The body goes straight from the connection into locked memory, is parsed there without copies, and is wiped
 // before [Forms.Take] returns. What leaves the package has no digits.
 //
+// What comes sealed is opened into locked memory too. The buffers of the HTTP and TLS layers, through which an open card
+// passes, are wiped by package wire.
+//
 // # What is not promised
 //
-// The HTTP and TLS layers below have buffers of their own, which held the body for as long as they read it; see
-// SECURITY.md.
+// Whether what is sealed was taken before is for the caller to find out, who has what it came in ([pci.Envelope]).
 package intake
 
 import (
