@@ -1,15 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/finterra/finpay/api"
@@ -22,16 +27,19 @@ import (
 )
 
 type apiKeyCommand struct {
-	Create createKeyCommand `cmd:"" help:"Make an API key and show it once."`
-	Revoke revokeKeyCommand `cmd:"" help:"End an API key."`
+	Create createKeyCommand    `cmd:"" help:"Make an API key and show it once."`
+	Rotate rotateAPIKeyCommand `cmd:"" help:"Make an API key that may do what another one may, and show it once. The other one works on for a while."`
+	Revoke revokeKeyCommand    `cmd:"" help:"End an API key at once."`
+	List   listAPIKeysCommand  `cmd:"" help:"List API keys: what they may do, from where, when they were last used."`
 
 	Recipient recipientCommand `cmd:"" help:"Register to whom the cards of an API key are detokenized."`
 }
 
 type createKeyCommand struct {
-	Live         bool        `help:"Make a key under which real cards are charged. It needs a hardware HSM whose PIN is kept elsewhere."`
-	Scopes       []api.Scope `help:"What the key may do: payments, tokens, detokenize; audit reads the whole log, every merchant's part." default:"payments" enum:"payments,tokens,detokenize,audit"`
-	ForSimulator bool        `help:"Hand the key to the simulated shop instead of showing it."`
+	Live         bool           `help:"Make a key under which real cards are charged. It needs a hardware HSM whose PIN is kept elsewhere."`
+	Scopes       []api.Scope    `help:"What the key may do: payments, tokens, detokenize; audit reads the whole log, every merchant's part." default:"payments" enum:"payments,tokens,detokenize,audit"`
+	Allow        []netip.Prefix `help:"Addresses that may use the key; without it, all." placeholder:"203.0.113.0/24"`
+	ForSimulator bool           `help:"Hand the key to the simulated shop instead of showing it."`
 }
 
 // Run makes a key.
@@ -43,7 +51,7 @@ func (c createKeyCommand) Run(ctx context.Context, g globals) error {
 		}
 		return equipShop(ctx, cfg)
 	}
-	key, err := operate[string](ctx, g, "api-key create", createAPIKey{c.Live, c.Scopes})
+	key, err := operate[string](ctx, g, "api-key create", createAPIKey{c.Live, c.Scopes, c.Allow})
 	if err != nil {
 		return err
 	}
@@ -54,6 +62,7 @@ func (c createKeyCommand) Run(ctx context.Context, g globals) error {
 type createAPIKey struct {
 	Live   bool
 	Scopes []api.Scope
+	Allow  []netip.Prefix
 }
 
 func (o *operations) createAPIKey(ctx context.Context, by ledger.Operator, q createAPIKey) (string, error) {
@@ -64,7 +73,118 @@ func (o *operations) createAPIKey(ctx context.Context, by ledger.Operator, q cre
 		}
 		mode = merchant.Live
 	}
-	return o.node.merchants.CreateKey(ctx, by, firstMerchant, mode, q.Scopes...)
+	return o.node.merchants.CreateKey(ctx, by, firstMerchant, merchant.KeyTerms{Mode: mode, Scopes: q.Scopes, Allow: q.Allow})
+}
+
+type rotateAPIKeyCommand struct {
+	Key     string        `arg:"" help:"The key, or the part of it between the second and the third underscore."`
+	Overlap time.Duration `default:"24h" help:"How long the old key works on."`
+}
+
+// Run rotates a key.
+func (c rotateAPIKeyCommand) Run(ctx context.Context, g globals) error {
+	rotated, err := operate[rotatedAPIKey](ctx, g, "api-key rotate", rotateAPIKey{merchant.KeyID(c.Key), c.Overlap})
+	if err != nil {
+		return err
+	}
+	fmt.Println(rotated.Key)
+	fmt.Fprintf(os.Stderr, "The old key works until %s.\n", rotated.EndsAt.UTC().Format(time.RFC3339))
+	return nil
+}
+
+type rotateAPIKey struct {
+	KeyID   string
+	Overlap time.Duration
+}
+
+type rotatedAPIKey struct {
+	Key    string
+	EndsAt time.Time // of the old one
+}
+
+func (o *operations) rotateAPIKey(ctx context.Context, by ledger.Operator, q rotateAPIKey) (rotatedAPIKey, error) {
+	if q.Overlap < 0 {
+		return rotatedAPIKey{}, errors.New("an overlap is no negative time")
+	}
+	next, endsAt, err := o.node.merchants.RotateKey(ctx, by, q.KeyID, q.Overlap)
+	return rotatedAPIKey{next, endsAt}, err
+}
+
+type listAPIKeysCommand struct {
+	JSON bool `help:"Print JSON."`
+}
+
+// apiKeyRow is what is shown of an API key; its JSON form is documented in docs/operations.md.
+type apiKeyRow struct {
+	ID        string     `json:"id"`
+	Merchant  string     `json:"merchant"`
+	Mode      string     `json:"mode"`
+	Scopes    []string   `json:"scopes"`
+	Allow     []string   `json:"allow,omitempty"`
+	CreatedAt time.Time  `json:"created_at"`
+	UsedAt    *time.Time `json:"used_at,omitempty"` // to the minute
+	EndsAt    *time.Time `json:"ends_at,omitempty"`
+	RevokedAt *time.Time `json:"revoked_at,omitempty"`
+}
+
+// Run lists keys.
+func (c listAPIKeysCommand) Run(ctx context.Context, g globals) error {
+	keys, err := operate[[]apiKeyRow](ctx, g, "api-key list", nothing{})
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		encoder := json.NewEncoder(os.Stdout)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(keys)
+	}
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "ID\tMERCHANT\tMODE\tSCOPES\tFROM\tCREATED\tLAST USED\tSTATE")
+	for _, k := range keys {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Merchant, k.Mode, strings.Join(k.Scopes, ","), cmp.Or(strings.Join(k.Allow, ","), "anywhere"),
+			day(&k.CreatedAt, ""), day(k.UsedAt, "never"), k.state(time.Now()))
+	}
+	return table.Flush()
+}
+
+func day(at *time.Time, never string) string {
+	if at == nil {
+		return never
+	}
+	return at.UTC().Format("2006-01-02 15:04")
+}
+
+func (k apiKeyRow) state(now time.Time) string {
+	switch {
+	case k.RevokedAt != nil:
+		return "revoked " + day(k.RevokedAt, "")
+	case k.EndsAt != nil && !now.Before(*k.EndsAt):
+		return "ended " + day(k.EndsAt, "")
+	case k.EndsAt != nil:
+		return "ends " + day(k.EndsAt, "")
+	default:
+		return "in force"
+	}
+}
+
+func (o *operations) listAPIKeys(ctx context.Context, _ ledger.Operator, _ nothing) ([]apiKeyRow, error) {
+	if err := o.node.merchants.KeepUses(ctx); err != nil {
+		return nil, err
+	}
+	keys := []apiKeyRow{}
+	err := o.node.store.Read(ctx).APIKeys(func(k store.APIKey, usedAt time.Time) error {
+		keys = append(keys, apiKeyRow{ID: k.ID, Merchant: k.MerchantID, Mode: k.Mode, Scopes: strings.Fields(k.Scopes), Allow: strings.Fields(k.Allow),
+			CreatedAt: k.CreatedAt, UsedAt: timeOrNil(usedAt), EndsAt: timeOrNil(k.EndsAt), RevokedAt: timeOrNil(k.RevokedAt)})
+		return nil
+	})
+	return keys, err
+}
+
+func timeOrNil(at time.Time) *time.Time {
+	if at.IsZero() {
+		return nil
+	}
+	return &at
 }
 
 type revokeKeyCommand struct {

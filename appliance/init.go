@@ -332,7 +332,8 @@ func (c initCommand) makeMerchant(ctx context.Context, n *node, shopURL string, 
 	}
 	report.merchantID = firstMerchant
 	report.add("merchant", fmt.Sprintf("%s, %s", firstMerchant, c.MerchantName))
-	if report.apiKey, err = n.merchants.CreateKey(ctx, thisUser(), firstMerchant, merchant.Test, api.ScopePayments, api.ScopeTokens); err != nil {
+	if report.apiKey, err = n.merchants.CreateKey(ctx, thisUser(), firstMerchant,
+		merchant.KeyTerms{Mode: merchant.Test, Scopes: []api.Scope{api.ScopePayments, api.ScopeTokens}}); err != nil {
 		return err
 	}
 	secrets, err := n.merchants.Secrets(ctx, firstMerchant)

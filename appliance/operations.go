@@ -29,7 +29,9 @@ type operations struct {
 func (o *operations) table() map[string]control.Operation {
 	return map[string]control.Operation{
 		"api-key create":      operation(o, o.createAPIKey),
+		"api-key rotate":      operation(o, o.rotateAPIKey),
 		"api-key revoke":      operation(o, o.revokeAPIKey),
+		"api-key list":        operation(o, o.listAPIKeys),
 		"api-key recipient":   operation(o, o.registerRecipient),
 		"key list":            operation(o, o.listKeys),
 		"key rotate":          operation(o, o.rotateKey),

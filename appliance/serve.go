@@ -276,6 +276,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	under.Go(func() error { return a.acquirer.Run(deep) })
 	under.Go(func() error { a.webhooks.Run(deep); return nil })
 	under.Go(func() error { a.runYears(deep); return nil })
+	under.Go(func() error { a.node.merchants.Run(deep); return nil })
 	under.Go(func() error { a.runIntakeKeys(deep); return nil })
 	under.Go(func() error { a.tokens.RunRetirements(deep); return nil })
 	under.Go(func() error { return commands.Serve(decisions) })

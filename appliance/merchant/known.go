@@ -2,10 +2,13 @@ package merchant
 
 import (
 	"crypto/sha256"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/store"
 )
 
 const (
@@ -25,19 +28,30 @@ type knownKeys struct {
 }
 
 type knownKey struct {
-	caller api.Caller
+	row    store.APIKey
+	caller api.Caller // without its origin
+	allow  []netip.Prefix
 	at     time.Time
 }
 
-func (k *knownKeys) get(key string, now time.Time) (caller api.Caller, epoch uint64, ok bool) {
+// allows reports whether the key may be used from an address.
+func (k knownKey) allows(origin string) bool {
+	if len(k.allow) == 0 {
+		return true
+	}
+	addr, err := netip.ParseAddr(origin)
+	return err == nil && slices.ContainsFunc(k.allow, func(p netip.Prefix) bool { return p.Contains(addr.Unmap().WithZone("")) })
+}
+
+func (k *knownKeys) get(key string, now time.Time) (known knownKey, epoch uint64, ok bool) {
 	hash := sha256.Sum256([]byte(key))
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	known, ok := k.byHash[hash]
-	return known.caller, k.epoch, ok && now.Sub(known.at) < knownFor
+	known, ok = k.byHash[hash]
+	return known, k.epoch, ok && now.Sub(known.at) < knownFor
 }
 
-func (k *knownKeys) put(key string, caller api.Caller, epoch uint64, now time.Time) {
+func (k *knownKeys) put(key string, known knownKey, epoch uint64, now time.Time) {
 	hash := sha256.Sum256([]byte(key))
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -47,7 +61,8 @@ func (k *knownKeys) put(key string, caller api.Caller, epoch uint64, now time.Ti
 	if k.byHash == nil || len(k.byHash) >= maxKnown {
 		k.byHash = make(map[[sha256.Size]byte]knownKey)
 	}
-	k.byHash[hash] = knownKey{caller, now}
+	known.at = now
+	k.byHash[hash] = known
 }
 
 func (k *knownKeys) forget() {

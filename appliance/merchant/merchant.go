@@ -8,13 +8,8 @@ package merchant
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/base32"
 	"encoding/base64"
-	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -45,6 +40,7 @@ type Config struct {
 type Service struct {
 	cfg   Config
 	known knownKeys
+	uses  uses
 
 	mu      sync.Mutex
 	refused map[string]time.Time // client addresses whose failed login was recorded, and when
@@ -135,127 +131,6 @@ func webhookContext(merchantID string) []byte { return []byte("webhook secret v1
 // HSM's own key never leaves and nothing is stored.
 func (s *Service) returnKey(ctx context.Context, merchantID string) ([]byte, error) {
 	return s.cfg.Return.Sum(ctx, []byte("return secret v1\x00"+merchantID))
-}
-
-// keyEncoding has no characters that are hard to tell apart or that break a double-click.
-var keyEncoding = base32.StdEncoding.WithPadding(base32.NoPadding)
-
-// Mode tells keys of trials from those under which real cards are charged. It stands in the key itself: fp_test_…
-// or fp_live_….
-type Mode string
-
-// The modes of an API key.
-const (
-	Test Mode = "test"
-	Live Mode = "live"
-)
-
-// CreateKey makes an API key. It is returned once and cannot be shown again.
-func (s *Service) CreateKey(ctx context.Context, by ledger.Operator, merchantID string, mode Mode, scopes ...api.Scope) (string, error) {
-	random := make([]byte, 10+32)
-	_, _ = rand.Read(random)
-	id := strings.ToLower(keyEncoding.EncodeToString(random[:10]))
-	secret := base64.RawURLEncoding.EncodeToString(random[10:])
-	mac, err := s.keyMAC(ctx, mode, id, secret)
-	if err != nil {
-		return "", err
-	}
-	names := make([]string, len(scopes))
-	for i, scope := range scopes {
-		names[i] = string(scope)
-	}
-	key := store.APIKey{ID: id, MerchantID: merchantID, Mode: string(mode), MAC: mac, Scopes: strings.Join(names, " "), CreatedAt: s.cfg.Now()}
-	_, err = s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
-		if err := tx.PutAPIKey(key); err != nil {
-			return err
-		}
-		tx.Record(by.Entry("api_key.created", "key:"+id, map[string]any{"merchant": merchantID, "mode": key.Mode, "scopes": key.Scopes}))
-		return nil
-	})
-	if err != nil {
-		return "", err
-	}
-	return "fp_" + string(mode) + "_" + id + "_" + secret, nil
-}
-
-// KeyID returns the id of an API key, given as its id or as the whole key.
-func KeyID(key string) string {
-	if _, id, _, err := splitKey(key); err == nil {
-		return id
-	}
-	return key
-}
-
-// RevokeKey ends an API key, given as its id or as the whole key.
-func (s *Service) RevokeKey(ctx context.Context, by ledger.Operator, key string) error {
-	id := KeyID(key)
-	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
-		row, err := tx.APIKey(id)
-		if err != nil {
-			return fmt.Errorf("API key %s: %w", id, err)
-		}
-		if !row.RevokedAt.IsZero() {
-			return nil
-		}
-		row.RevokedAt = s.cfg.Now()
-		if err := tx.PutAPIKey(row); err != nil {
-			return err
-		}
-		tx.Record(by.Entry("api_key.revoked", "key:"+id, nil))
-		return nil
-	})
-	s.known.forget()
-	return err
-}
-
-// Caller implements [api.Keys].
-func (s *Service) Caller(ctx context.Context, key, origin string) (api.Caller, error) {
-	known, epoch, ok := s.known.get(key, s.cfg.Now())
-	if ok {
-		known.Origin = origin
-		return known, nil
-	}
-	mode, id, secret, err := splitKey(key)
-	if err != nil {
-		return api.Caller{}, s.refuse(ctx, "", origin)
-	}
-	row, err := s.cfg.Store.Read(ctx).APIKey(id)
-	if errors.Is(err, store.ErrNotFound) {
-		return api.Caller{}, s.refuse(ctx, "", origin)
-	}
-	if err != nil {
-		return api.Caller{}, fmt.Errorf("%w: %w", pci.ErrUnavailable, err)
-	}
-	mac, err := s.keyMAC(ctx, mode, id, secret)
-	if err != nil {
-		return api.Caller{}, err
-	}
-	if subtle.ConstantTimeCompare(mac, row.MAC) != 1 || !row.RevokedAt.IsZero() {
-		return api.Caller{}, s.refuse(ctx, id, origin)
-	}
-	owner, err := s.cfg.Store.Read(ctx).Merchant(row.MerchantID)
-	if err != nil {
-		return api.Caller{}, fmt.Errorf("%w: %w", pci.ErrUnavailable, err)
-	}
-	caller := api.Caller{KeyID: id, MerchantID: row.MerchantID, Domain: owner.Domain, Origin: origin}
-	for scope := range strings.FieldsSeq(row.Scopes) {
-		caller.Scopes = append(caller.Scopes, api.Scope(scope))
-	}
-	s.known.put(key, caller, epoch, s.cfg.Now())
-	return caller, nil
-}
-
-func (s *Service) keyMAC(ctx context.Context, mode Mode, id, secret string) ([]byte, error) {
-	sum := sha256.Sum256([]byte("api key v1\x00" + string(mode) + "\x00" + id + "\x00" + secret))
-	return s.cfg.APIKey.Sum(ctx, sum[:])
-}
-
-func splitKey(key string) (mode Mode, id, secret string, err error) {
-	part := strings.SplitN(key, "_", 4) // the secret may hold underscores
-	if len(part) != 4 || part[0] != "fp" || (part[1] != string(Test) && part[1] != string(Live)) || len(part[2]) != 16 || len(part[3]) != 43 {
-		return "", "", "", api.ErrUnauthorized
-	}
-	return Mode(part[1]), part[2], part[3], nil
 }
 
 // maxRefused bounds the addresses remembered: beyond it, failed logins are answered but entered no more this minute.

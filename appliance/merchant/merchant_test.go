@@ -131,7 +131,7 @@ func newBench(t *testing.T) *bench {
 
 func (b *bench) key(scopes ...api.Scope) string {
 	b.t.Helper()
-	key, err := b.CreateKey(b.t.Context(), operator, shop, Test, scopes...)
+	key, err := b.CreateKey(b.t.Context(), operator, shop, KeyTerms{Mode: Test, Scopes: scopes})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -385,7 +385,7 @@ func TestWithoutTheHSMEverythingIsUnavailable(t *testing.T) {
 	key := b.key()
 	b.hsm.away.Store(true)
 	ctx := t.Context()
-	_, key2 := b.CreateKey(ctx, operator, shop, Test)
+	_, key2 := b.CreateKey(ctx, operator, shop, KeyTerms{Mode: Test})
 	_, caller := b.Caller(ctx, key, "x")
 	_, secrets := b.Secrets(ctx, shop)
 	_, _, session := b.Session(ctx, "pay_1")

@@ -25,8 +25,10 @@ type APIKey struct {
 	MerchantID string
 	Mode       string // "test" or "live"
 	MAC        []byte
-	Scopes     string
+	Scopes     string // space-separated
 	CreatedAt  time.Time
+	Allow      string    // prefixes of addresses that may use it, space-separated; empty for all
+	EndsAt     time.Time // zero for never
 	RevokedAt  time.Time
 }
 
@@ -88,12 +90,37 @@ func (tx *Tx) PutMerchant(m Merchant) error {
 		m.ID, m.Domain, string(profile), string(hosts), m.WebhookURL, m.WebhookSecret, formatTime(m.CreatedAt))
 }
 
-const apiKeyColumns = "id, merchant_id, mode, mac, scopes, created_at, revoked_at"
+const apiKeyColumns = "id, merchant_id, mode, mac, scopes, created_at, allow, ends_at, revoked_at"
 
 func scanAPIKey(row scanner) (APIKey, error) {
 	var k APIKey
-	err := row.Scan(&k.ID, &k.MerchantID, &k.Mode, &k.MAC, &k.Scopes, scanTime{&k.CreatedAt}, scanTime{&k.RevokedAt})
+	err := row.Scan(&k.ID, &k.MerchantID, &k.Mode, &k.MAC, &k.Scopes, scanTime{&k.CreatedAt}, &k.Allow, scanTime{&k.EndsAt}, scanTime{&k.RevokedAt})
 	return k, translate(err)
+}
+
+// APIKeys calls f with each API key, the oldest first, and when it was last used, which is zero for never.
+func (q Queries) APIKeys(f func(k APIKey, usedAt time.Time) error) error {
+	rows, err := q.q.QueryContext(q.ctx, "SELECT "+apiKeyColumns+", coalesce((SELECT used_at FROM api_key_uses u WHERE u.id = k.id), '') FROM api_keys k ORDER BY created_at, id")
+	if err != nil {
+		return translate(err)
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var k APIKey
+		var usedAt time.Time
+		if err := rows.Scan(&k.ID, &k.MerchantID, &k.Mode, &k.MAC, &k.Scopes, scanTime{&k.CreatedAt}, &k.Allow, scanTime{&k.EndsAt}, scanTime{&k.RevokedAt}, scanTime{&usedAt}); err != nil {
+			return translate(err)
+		}
+		if err := f(k, usedAt); err != nil {
+			return err
+		}
+	}
+	return translate(rows.Err())
+}
+
+// PutAPIKeyUse keeps when an API key was last used.
+func (tx *Tx) PutAPIKeyUse(id string, at time.Time) error {
+	return tx.Exec("INSERT INTO api_key_uses (id, used_at) VALUES (?,?) ON CONFLICT (id) DO UPDATE SET used_at = excluded.used_at", id, formatTime(at))
 }
 
 // APIKey returns one API key.
@@ -103,10 +130,10 @@ func (q Queries) APIKey(id string) (APIKey, error) {
 
 // PutAPIKey writes an API key.
 func (tx *Tx) PutAPIKey(k APIKey) error {
-	inUTC(&k.CreatedAt, &k.RevokedAt)
-	return tx.write("api_keys", k.ID, k, `INSERT INTO api_keys (`+apiKeyColumns+`) VALUES (?,?,?,?,?,?,?)
-		ON CONFLICT (id) DO UPDATE SET revoked_at = excluded.revoked_at`,
-		k.ID, k.MerchantID, k.Mode, k.MAC, k.Scopes, formatTime(k.CreatedAt), formatTime(k.RevokedAt))
+	inUTC(&k.CreatedAt, &k.EndsAt, &k.RevokedAt)
+	return tx.write("api_keys", k.ID, k, `INSERT INTO api_keys (`+apiKeyColumns+`) VALUES (?,?,?,?,?,?,?,?,?)
+		ON CONFLICT (id) DO UPDATE SET ends_at = excluded.ends_at, revoked_at = excluded.revoked_at`,
+		k.ID, k.MerchantID, k.Mode, k.MAC, k.Scopes, formatTime(k.CreatedAt), k.Allow, formatTime(k.EndsAt), formatTime(k.RevokedAt))
 }
 
 // LiveKeys returns how many live API keys are in force.

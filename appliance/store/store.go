@@ -14,7 +14,7 @@
 // # What no entry covers
 //
 // Tables of which entries tell nothing, because what they hold can be deleted, can be derived, or is bookkeeping: customers,
-// deliveries, delivery_tries, idempotency, envelopes, sequences, detokenizations, token_bounds, auditors (names of people), the ledger's own ledger_entries, ledger_nodes, ledger_checkpoints
+// deliveries, delivery_tries, idempotency, envelopes, api_key_uses, sequences, detokenizations, token_bounds, auditors (names of people), the ledger's own ledger_entries, ledger_nodes, ledger_checkpoints
 // and ledger_cosignatures (signed as a whole), token_domains and token_counts, and the four tables in which package runs keeps the
 // records of tokens: token_tail, token_runs, token_chunks, token_pages. A record itself is covered by the entry of
 // its issue, wherever it is moved; the state of a replaced token by the entry of its replacement, from which it follows.

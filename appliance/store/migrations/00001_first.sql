@@ -16,8 +16,16 @@ CREATE TABLE api_keys (
     mac         BLOB NOT NULL,             -- HMAC of the secret under the HSM's apikey
     scopes      TEXT NOT NULL,             -- space-separated
     created_at  TEXT NOT NULL,
-    revoked_at  TEXT NOT NULL DEFAULT ''
+    allow       TEXT NOT NULL,             -- space-separated prefixes of addresses; '' for all
+    ends_at     TEXT NOT NULL,             -- '' for never
+    revoked_at  TEXT NOT NULL
 ) STRICT;
+
+-- When API keys were last used, to the minute. No entry covers it.
+CREATE TABLE api_key_uses (
+    id      TEXT PRIMARY KEY REFERENCES api_keys (id),
+    used_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE payments (
     id           TEXT PRIMARY KEY,
@@ -335,5 +343,6 @@ DROP TABLE token_tail;
 DROP TABLE attempts;
 DROP TABLE customers;
 DROP TABLE payments;
+DROP TABLE api_key_uses;
 DROP TABLE api_keys;
 DROP TABLE merchants;
