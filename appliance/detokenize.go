@@ -40,7 +40,7 @@ func (c detokenizeCommand) Run(ctx context.Context, g globals) error {
 	if err != nil {
 		return err
 	}
-	api, err := c.client(g, false)
+	api, err := c.client(g, false, "")
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/simulator"
 )
@@ -159,7 +160,7 @@ func (d *demonstrator) receipt(ctx context.Context, e *evidence) error {
 	}
 	e.entries, e.origin = make(map[string]entryFound), receipt.Origin
 	for _, r := range receipt.Entries {
-		if err := ledger.VerifyEntry(r.Index, []byte(r.Entry), []byte(r.Proof), receipt.Origin, d.vkey); err != nil {
+		if err := logproof.Verify(r.Index, []byte(r.Entry), []byte(r.Proof), receipt.Origin, d.vkey); err != nil {
 			return fmt.Errorf("receipt, entry %d: %w", r.Index, err)
 		}
 		var entry ledger.Entry

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/audit"
 	"github.com/finterra/finpay/appliance/auditor"
 	"github.com/finterra/finpay/appliance/bundle"
@@ -91,7 +92,7 @@ func keyOfOpenLog(read store.Queries, state string) (string, error) {
 	if err != nil || len(closed) == 0 {
 		return vkey, err
 	}
-	return ledger.KeyNamed(vkey, closed[len(closed)-1].Successor), nil
+	return logproof.KeyNamed(vkey, closed[len(closed)-1].Successor), nil
 }
 
 type exportCommand struct {

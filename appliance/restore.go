@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/backup"
 	"github.com/finterra/finpay/appliance/config"
 	"github.com/finterra/finpay/appliance/control"
@@ -191,7 +192,7 @@ func (r *restoration) newest(read store.Queries) ([]byte, error) {
 	var size uint64
 	for _, known := range r.known {
 		origin := ledger.OriginOf(known)
-		checkpoint, err := ledger.OpenCheckpoint(known, origin, ledger.KeyNamed(r.key, origin))
+		checkpoint, err := ledger.OpenCheckpoint(known, origin, logproof.KeyNamed(r.key, origin))
 		if err != nil || origins[origin] {
 			continue
 		}

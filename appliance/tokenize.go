@@ -25,7 +25,7 @@ type connection struct {
 	Domain  string `help:"Token space. Without it, that of the key's merchant."`
 }
 
-func (c connection) client(g globals, open bool) (*client.Client, error) {
+func (c connection) client(g globals, open bool, logKey string) (*client.Client, error) {
 	settings := client.Config{URL: c.URL, Domain: c.Domain, Open: open, Key: os.Getenv("FINPAY_API_KEY")}
 	if c.KeyFile != "" {
 		text, err := os.ReadFile(c.KeyFile)
@@ -36,6 +36,13 @@ func (c connection) client(g globals, open bool) (*client.Client, error) {
 	}
 	if settings.Key == "" {
 		return nil, errors.New("there is no API key: set FINPAY_API_KEY, or name a file with --key-file")
+	}
+	if logKey != "" {
+		text, err := os.ReadFile(logKey)
+		if err != nil {
+			return nil, err
+		}
+		settings.LogKey = string(text)
 	}
 	ca := c.CA
 	if settings.URL == "" {
@@ -60,13 +67,14 @@ func (c connection) client(g globals, open bool) (*client.Client, error) {
 
 type tokenizeCommand struct {
 	connection
-	Open bool `help:"Send the cards open inside TLS, not sealed to the HSM."`
+	Open   bool   `help:"Send the cards open inside TLS, not sealed to the HSM." xor:"sealing"`
+	LogKey string `help:"File with the public key of the appliance's log (finpay ledger key): cards are sealed to a key alone that the log proves." type:"existingfile" placeholder:"FILE" xor:"sealing"`
 }
 
 // Run reads cards from standard input and writes what became of them to standard output, a line each. It fails if a card
 // got no token.
 func (c tokenizeCommand) Run(ctx context.Context, g globals) error {
-	api, err := c.client(g, c.Open)
+	api, err := c.client(g, c.Open, c.LogKey)
 	if err != nil {
 		return err
 	}

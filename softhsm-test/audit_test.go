@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/ledger"
 )
 
@@ -98,7 +99,7 @@ func TestAnAuditorFindsAPaymentAndProvesIt(t *testing.T) {
 			}
 			seen = append(seen, entry.Type)
 			proven := decode[api.ProvenEntry](t, s.audit(key, fmt.Sprint("/v1/audit/entries/", e.Index)))
-			if err := ledger.VerifyEntry(e.Index, []byte(e.Entry), []byte(proven.Proof), s.cfg.Ledger.Origin, vkey); err != nil || proven.AuditEntry != e {
+			if err := logproof.Verify(e.Index, []byte(e.Entry), []byte(proven.Proof), s.cfg.Ledger.Origin, vkey); err != nil || proven.AuditEntry != e {
 				t.Errorf("entry %d: %v", e.Index, err)
 			}
 		}

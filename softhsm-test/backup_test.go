@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/audit"
-	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
 )
 
@@ -237,7 +237,7 @@ func (s *system) provenInBothLogs(id, vkey string) {
 			key = e.VerifierKey
 		}
 		name, _, _ := strings.Cut(key, "+")
-		if err := ledger.VerifyEntry(e.Index, []byte(e.Entry), []byte(e.Proof), name, ledger.KeyNamed(vkey, name)); err != nil {
+		if err := logproof.Verify(e.Index, []byte(e.Entry), []byte(e.Proof), name, logproof.KeyNamed(vkey, name)); err != nil {
 			s.t.Errorf("entry %d of %s: %v", e.Index, name, err)
 		}
 		logs[name]++
@@ -262,7 +262,7 @@ func (s *system) bothLogs(vkey string) {
 			t.Errorf("exit %d, %s, %v", code, out, err)
 		}
 	}
-	if _, code := finpayVerify(t, s.cfg.State(), "--key", ledger.KeyNamed(vkey, "another.example/log")); code != 1 {
+	if _, code := finpayVerify(t, s.cfg.State(), "--key", logproof.KeyNamed(vkey, "another.example/log")); code != 1 {
 		t.Errorf("under the key of another log: exit %d", code)
 	}
 	for _, key := range keys {

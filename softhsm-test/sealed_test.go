@@ -3,10 +3,16 @@ package softhsmtest_test
 import (
 	"crypto/ecdh"
 	"crypto/hpke"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"path"
 	"slices"
@@ -301,5 +307,65 @@ func TestABackupOutlivesItsIntakeKeys(t *testing.T) {
 	var problem *client.Error
 	if _, err := s.tokens(nil).Tokenize(t.Context(), client.Card{Number: "4111111111111112", Expiry: "2031-12"}); !errors.As(err, &problem) || problem.Code != api.ErrCard.Code {
 		t.Error(err)
+	}
+}
+
+// Whoever ends TLS in front of the appliance can exchange the key that cards are sealed to, and is found out by the log.
+func TestAnExchangedIntakeKeyIsFoundOut(t *testing.T) {
+	s := newSystem(t)
+	pinned := s.command("ledger", "key")
+	card := client.Card{Number: visaCard, Expiry: "2031-12"}
+	pin := func(cfg *client.Config) { cfg.LogKey = pinned }
+	if _, err := s.tokens(pin).Tokenize(t.Context(), card); err != nil {
+		t.Fatal(err)
+	}
+	s.command("key", "rotate", "intake")
+	if _, err := s.tokens(pin).Tokenize(t.Context(), card); err != nil {
+		t.Errorf("after a rotation: %v", err)
+	}
+
+	own, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spki, err := x509.MarshalPKIXPublicKey(own.PublicKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(spki)
+	document := s.intakeKey()
+	exchanged := document
+	exchanged.PublicKey, exchanged.CheckValue = base64.RawURLEncoding.EncodeToString(own.PublicKey().Bytes()), hex.EncodeToString(sum[:8])
+	rewritten := exchanged
+	rewritten.Receipt = slices.Clone(document.Receipt)
+	for i := range rewritten.Receipt {
+		rewritten.Receipt[i].Entry = strings.ReplaceAll(rewritten.Receipt[i].Entry, document.CheckValue, exchanged.CheckValue)
+	}
+	none := exchanged
+	none.Receipt = []api.ReceiptEntry{}
+	var shown api.IntakeKey
+	var asked []string
+	middle := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Method)
+		_ = json.NewEncoder(w).Encode(shown)
+	}))
+	defer middle.Close()
+	through := func(logKey string) error {
+		roots := x509.NewCertPool()
+		roots.AddCert(middle.Certificate())
+		c := s.tokens(func(cfg *client.Config) { cfg.URL, cfg.Roots, cfg.LogKey = middle.URL, roots, logKey })
+		_, err := c.Tokenize(t.Context(), card)
+		return err
+	}
+	for name, document := range map[string]api.IntakeKey{"another key": exchanged, "a rewritten receipt": rewritten, "no receipt": none} {
+		shown, asked = document, nil
+		if err := through(pinned); err == nil || !slices.Equal(asked, []string{"GET"}) {
+			t.Errorf("%s: %v, after %v", name, err, asked)
+		}
+	}
+	shown, asked = exchanged, nil
+	_ = through("")
+	if !slices.Equal(asked, []string{"GET", "POST"}) { // the test can fail: without a pinned key the card is sent
+		t.Errorf("%v", asked)
 	}
 }

@@ -481,7 +481,7 @@ func writeKeys(t *testing.T, private *ecdsa.PrivateKey) (privateFile, publicFile
 
 func TestTheCommandTokenizesStandardInput(t *testing.T) {
 	s := newSystem(t)
-	for _, args := range [][]string{nil, {"--open"}} {
+	for _, args := range [][]string{nil, {"--open"}, {"--log-key", filepath.Join(s.cfg.State(), "ledger.vkey")}} {
 		cmd := exec.Command(finpay, append([]string{"tokenize", "--state", s.cfg.State()}, args...)...)
 		cmd.Env = append(os.Environ(), "FINPAY_API_KEY="+s.apiKey)
 		cmd.Stdin = strings.NewReader(aCard(visaCard) + "\n" + aCard("4111111111111112") + "\n")

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/audit"
-	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
 )
 
@@ -38,7 +38,7 @@ func TestTheLogOfAYearThatIsOverIsFollowed(t *testing.T) {
 		t.Fatalf("%d %s", status, body)
 	}
 	for _, e := range receipt.Entries {
-		if err := ledger.VerifyEntry(e.Index, []byte(e.Entry), []byte(e.Proof), receipt.Origin, strings.TrimSpace(string(now))); err != nil {
+		if err := logproof.Verify(e.Index, []byte(e.Entry), []byte(e.Proof), receipt.Origin, strings.TrimSpace(string(now))); err != nil {
 			t.Error(err)
 		}
 	}

@@ -11,8 +11,8 @@
 //
 // # What is not
 //
-// The caller's cards are ordinary strings in ordinary memory. The key that cards are sealed to is taken from the appliance
-// over TLS; who wants more pins the signed log's key and checks the receipt that comes with it.
+// The caller's cards are ordinary strings in ordinary memory. Without [Config.LogKey] the key that cards are sealed to is as
+// good as TLS: whoever ends that on the way could exchange it.
 package client
 
 import (
@@ -46,6 +46,7 @@ type Config struct {
 	Domain string         // token space; empty: that of the key's merchant
 	Roots  *x509.CertPool // authorities of the appliance's certificate; nil: the system's
 	Open   bool           // send cards open inside TLS, not sealed
+	LogKey string         // public key of the appliance's log (finpay ledger key), pinned: seal to keys alone that it proves; empty: trust TLS
 }
 
 // Card is a card to tokenize, or one that was detokenized.
@@ -288,6 +289,11 @@ func (c *Client) intakeKey(ctx context.Context) (*intakeKey, error) {
 	}
 	if checkValue(public) != document.CheckValue {
 		return nil, errors.New("client: the intake key is not the one of its check value")
+	}
+	if c.cfg.LogKey != "" {
+		if err := checkReceipt(document, strings.TrimSpace(c.cfg.LogKey)); err != nil {
+			return nil, err
+		}
 	}
 	known = &intakeKey{document.Key, public, time.Now()}
 	c.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
 )
@@ -48,7 +49,7 @@ func (c *chain) verify(ctx context.Context) (Verdict, error) {
 	}
 	var before []Verdict
 	for n, name := range c.names {
-		v, err := Verify(ctx, Database{Store: c.store, Key: ledger.KeyNamed(c.own, name), Log: int64(n)}, c.termsFor(n))
+		v, err := Verify(ctx, Database{Store: c.store, Key: logproof.KeyNamed(c.own, name), Log: int64(n)}, c.termsFor(n))
 		if err == nil && v.Consistent && n > 0 {
 			err = c.follows(ctx, int64(n), before[n-1], &v)
 		}
@@ -77,7 +78,7 @@ func nameIn(text, separator string) string {
 func (c *chain) termsFor(n int) Terms {
 	var terms Terms
 	if c.terms.Key != "" {
-		terms.Key = ledger.KeyNamed(c.terms.Key, c.names[n])
+		terms.Key = logproof.KeyNamed(c.terms.Key, c.names[n])
 	}
 	if nameIn(string(c.terms.Kept), "\n") == c.names[n] {
 		terms.Kept = c.terms.Kept

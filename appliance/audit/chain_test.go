@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/bundle"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
@@ -59,12 +60,12 @@ func verifyAll(t *testing.T, dir string, terms Terms) Verdict {
 func TestEveryLogOfADatabaseIsVerifiedUnderItsOwnName(t *testing.T) {
 	dir, vkey := chained(t)
 	for _, name := range []string{origin, origin + "/r1", origin + "/r2"} {
-		v := verifyAll(t, dir, Terms{Key: ledger.KeyNamed(vkey, name)})
+		v := verifyAll(t, dir, Terms{Key: logproof.KeyNamed(vkey, name)})
 		if !v.OK || v.Origin != origin+"/r2" || v.Size != 6 || len(v.Closed) != 2 || !v.Closed[0].OK || v.Closed[0].Size != 300 || v.Closed[1].Size != 6 {
 			t.Errorf("under the name %s: %+v", name, v)
 		}
 	}
-	if v := verifyAll(t, dir, Terms{Key: ledger.KeyNamed(vkey, "another")}); v.OK || v.Consistent || !strings.Contains(v.Reason, `"another"`) {
+	if v := verifyAll(t, dir, Terms{Key: logproof.KeyNamed(vkey, "another")}); v.OK || v.Consistent || !strings.Contains(v.Reason, `"another"`) {
 		t.Errorf("under another log's name: %+v", v)
 	}
 	s, err := store.OpenReadOnly(dir)
@@ -88,7 +89,7 @@ func TestEveryLogOfADatabaseIsVerifiedUnderItsOwnName(t *testing.T) {
 	}
 	for n := range int64(3) {
 		name := origin + []string{"", "/r1", "/r2"}[n]
-		key := ledger.KeyNamed(vkey, name)
+		key := logproof.KeyNamed(vkey, name)
 		if v := verifyBundle(t, export(t, dir, bundle.Part{Log: n, Key: key}), Terms{Key: key}); !v.OK || v.Origin != name {
 			t.Errorf("the bundle of %s: %+v", name, v)
 		}

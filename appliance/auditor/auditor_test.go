@@ -23,6 +23,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/audit"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
@@ -255,7 +256,7 @@ func TestAnEntryComesWithAProofThatHolds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := ledger.VerifyEntry(index, []byte(e.Entry), []byte(e.Proof), b.cfg.Ledger.Origin(), b.cfg.Ledger.VerifierKey()); err != nil {
+		if err := logproof.Verify(index, []byte(e.Entry), []byte(e.Proof), b.cfg.Ledger.Origin(), b.cfg.Ledger.VerifierKey()); err != nil {
 			t.Errorf("entry %d: %v", index, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/ledger"
 )
 
@@ -105,7 +106,7 @@ func VerifyTranscript(text []byte, vkey string) (Account, error) {
 		if i > 0 && e.Index <= t.Entries[i-1].Index {
 			return Account{}, fmt.Errorf("entry %d is out of order", e.Index)
 		}
-		if err := ledger.VerifyEntry(e.Index, []byte(e.Entry), []byte(e.Proof), t.Log, vkey); err != nil {
+		if err := logproof.Verify(e.Index, []byte(e.Entry), []byte(e.Proof), t.Log, vkey); err != nil {
 			return Account{}, fmt.Errorf("entry %d does not verify: %w", e.Index, err)
 		}
 		var entry ledger.Entry

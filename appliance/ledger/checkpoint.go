@@ -12,11 +12,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/transparency-dev/formats/log"
 	formatsnote "github.com/transparency-dev/formats/note"
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/finterra/finpay/api/logproof"
 )
 
 // Checkpoint returns the newest signed checkpoint as it is published, or [store.ErrNotFound] in an empty log. The
@@ -33,7 +34,7 @@ func (l *Ledger) Checkpoint(ctx context.Context) ([]byte, error) {
 		return l.published, nil
 	}
 	origin := OriginOf(text) // its log's, which may be about to follow the one of the key
-	verifier, err := formatsnote.NewVerifier(KeyNamed(l.VerifierKey(), origin))
+	verifier, err := formatsnote.NewVerifier(logproof.KeyNamed(l.VerifierKey(), origin))
 	if err != nil {
 		return nil, err
 	}
@@ -67,18 +68,11 @@ func OpenCheckpoint(text []byte, origin, vkey string) (*log.Checkpoint, error) {
 // OpenSigned is [OpenCheckpoint] for a caller who has many to open. It tells whose of the other signatures hold as well;
 // one that is of a given witness and does not hold is an error.
 func OpenSigned(text []byte, origin string, verifier note.Verifier, witnesses ...note.Verifier) (*log.Checkpoint, []note.Signature, error) {
-	checkpoint, _, signed, err := log.ParseCheckpoint(text, origin, verifier, witnesses...)
+	checkpoint, signatures, err := logproof.Open(text, origin, verifier, witnesses...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	for _, signatures := range [][]note.Signature{signed.Sigs, signed.UnverifiedSigs} {
-		for _, signature := range signatures {
-			if raw, err := base64.StdEncoding.DecodeString(signature.Base64); err != nil || base64.StdEncoding.EncodeToString(raw) != signature.Base64 {
-				return nil, nil, fmt.Errorf("%w: a signature's base64 has another form than its bytes have", ErrDamaged)
-			}
-		}
-	}
-	return checkpoint, signed.Sigs, nil
+	return checkpoint, signatures, nil
 }
 
 // VerifierKey returns a public key in the note form that [Ledger.VerifierKey] describes.
@@ -90,12 +84,6 @@ func VerifierKey(name string, public *ecdsa.PublicKey) (string, error) {
 	sum := sha256.Sum256(spki)
 	return fmt.Sprintf("%s+%08x+%s", name, binary.BigEndian.Uint32(sum[:]),
 		base64.StdEncoding.EncodeToString(append([]byte{noteECDSA}, spki...))), nil
-}
-
-// KeyNamed returns the same public key for another log's name. The hash in a key of type 0x02 does not depend on the name.
-func KeyNamed(vkey, name string) string {
-	_, rest, _ := strings.Cut(vkey, "+")
-	return name + "+" + rest
 }
 
 // noteECDSA is the signature type of ECDSA with SHA-256 in C2SP signed-note.

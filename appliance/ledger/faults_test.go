@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/store"
 )
 
@@ -110,7 +111,7 @@ func TestAClockThatGoesBackwardsChangesNothingButTimes(t *testing.T) {
 		if err != nil || len(proven) != 1 {
 			t.Fatalf("%d entries: %v", len(proven), err)
 		}
-		if err := VerifyEntry(int64(i), proven[0].Entry, proven[0].Proof, origin, l.VerifierKey()); err != nil {
+		if err := logproof.Verify(int64(i), proven[0].Entry, proven[0].Proof, origin, l.VerifierKey()); err != nil {
 			t.Errorf("entry %d: %v", i, err)
 		}
 	}

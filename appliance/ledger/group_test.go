@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/store"
 )
 
@@ -81,7 +82,7 @@ func TestEntriesOfAGroupHaveNoGaps(t *testing.T) {
 		t.Fatalf("%d proofs: %v", len(proven), err)
 	}
 	for _, p := range proven {
-		if err := VerifyEntry(p.Index, p.Entry, p.Proof, origin, l.VerifierKey()); err != nil {
+		if err := logproof.Verify(p.Index, p.Entry, p.Proof, origin, l.VerifierKey()); err != nil {
 			t.Fatal(err)
 		}
 	}

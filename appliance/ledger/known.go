@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/store"
 )
 
@@ -59,7 +60,7 @@ func (l *Ledger) beginsWith(read store.Queries, known []byte) error {
 // followed makes sure that this log has come after another one. How much of that one the database has does not matter: whoever
 // closed it has said so in the first entry of its successor.
 func (l *Ledger) followed(read store.Queries, origin string, known []byte) error {
-	if _, err := OpenCheckpoint(known, origin, KeyNamed(l.VerifierKey(), origin)); err != nil {
+	if _, err := OpenCheckpoint(known, origin, logproof.KeyNamed(l.VerifierKey(), origin)); err != nil {
 		return fmt.Errorf("what is kept outside of the database is no checkpoint under its log's key: %w", err)
 	}
 	before, err := l.before(read)
@@ -118,7 +119,7 @@ func (l *Ledger) firstEntry(read store.Queries, size int64, checkpoint []byte) (
 		return links{}, err
 	}
 	origin := OriginOf(checkpoint)
-	if err := VerifyEntry(0, first[0].Entry, proof, origin, KeyNamed(l.VerifierKey(), origin)); err != nil {
+	if err := logproof.Verify(0, first[0].Entry, proof, origin, logproof.KeyNamed(l.VerifierKey(), origin)); err != nil {
 		return links{}, fmt.Errorf("%w: the first entry of %s: %w", ErrDamaged, origin, err)
 	}
 	if err := json.Unmarshal(first[0].Entry, &entry); err != nil || entry.Type != Opened {

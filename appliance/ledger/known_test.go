@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/store"
 )
 
@@ -155,7 +156,7 @@ func TestALogThatFollowsAnotherSaysWhatIsMissingBetweenThem(t *testing.T) {
 				t.Fatalf("the key of a closed log: %q", key)
 			}
 		}
-		if err := VerifyEntry(p.Index, p.Entry, p.Proof, name, key); err != nil {
+		if err := logproof.Verify(p.Index, p.Entry, p.Proof, name, key); err != nil {
 			t.Errorf("token %d: %v", i, err)
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/finterra/finpay/api/logproof"
 )
 
 // filled is a log of 300 entries, each under a checkpoint of its own.
@@ -135,7 +137,7 @@ func TestTilesHoldTheLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := VerifyEntry(123, entries[0].Entry, proof, origin, l.VerifierKey()); err != nil {
+	if err := logproof.Verify(123, entries[0].Entry, proof, origin, l.VerifierKey()); err != nil {
 		t.Error(err)
 	}
 }

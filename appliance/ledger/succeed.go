@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/store"
 )
 
@@ -127,7 +128,7 @@ func follow(ctx context.Context, s *store.Store, cfg Config, next Succession) (*
 // linkTo verifies a checkpoint, whatever its log is called, under a public key.
 func linkTo(note []byte, vkey string) (Link, error) {
 	origin := OriginOf(note)
-	checkpoint, err := OpenCheckpoint(note, origin, KeyNamed(vkey, origin))
+	checkpoint, err := OpenCheckpoint(note, origin, logproof.KeyNamed(vkey, origin))
 	if err != nil {
 		return Link{}, err
 	}
