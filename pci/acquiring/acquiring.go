@@ -211,10 +211,14 @@ func (c *Connector) Stats() Stats {
 	return s
 }
 
-// current returns the line that requests may use, nil when there is none.
+// current returns the line that requests may use, nil when there is none. One that broke is none, whether or not Run
+// has seen it.
 func (c *Connector) current() *line {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.line != nil && c.line.broken() {
+		return nil
+	}
 	return c.line
 }
 

@@ -246,12 +246,18 @@ func start(t testing.TB, h *host, changes ...func(*Config)) *started {
 	for _, change := range changes {
 		change(&cfg)
 	}
+	h.start()
+	return running(t, cfg)
+}
+
+// running is a connector of test cards that runs until the test ends.
+func running(t testing.TB, cfg Config) *started {
+	t.Helper()
 	c, err := newConnector(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.cards, c.tokens = custodian{testCVV}, vault{custodian{}}
-	h.start()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()

@@ -177,6 +177,16 @@ func (l *line) end(reason error) {
 	})
 }
 
+// broken reports whether the reader has ended.
+func (l *line) broken() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // silence returns for how long no message has come.
 func (l *line) silence() time.Duration { return time.Since(l.opened) - time.Duration(l.heard.Load()) }
 

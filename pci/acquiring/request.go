@@ -130,10 +130,10 @@ func (c *Connector) newRequest(k kind, amount pci.Amount, merchant pci.Merchant,
 
 // about makes r a request about an earlier one.
 func (c *Connector) about(r *request, mti string, trace pci.Trace) error {
-	switch {
-	case mti == kinds[authorization].mti1987:
+	switch mti {
+	case "0100":
 		r.original.mti = c.mti(authorization)
-	case mti == "" || mti == kinds[sale].mti1987:
+	case "", "0200":
 		r.original.mti = c.mti(sale)
 	default:
 		return errors.New("acquiring: the original is neither 0100 nor 0200 (DE 90)")

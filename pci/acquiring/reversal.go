@@ -25,7 +25,7 @@ func (c *Connector) Reverse(ctx context.Context, r pci.ReversalRequest) (acknowl
 	if r.Repeat {
 		k = reversalRepeat
 	}
-	if r.Refund && r.OriginalMTI == kinds[authorization].mti1987 {
+	if r.Refund && r.OriginalMTI == "0100" {
 		return false, errors.New("acquiring: a refund is no authorization (DE 90)")
 	}
 	q, lend, err := c.following(k, r.Domain, r.Token, r.Amount, r.Merchant, r.OriginalMTI, r.Original, r.Trace)
