@@ -12,6 +12,9 @@
 //	Reverse    0400  1420  repeated (0401, 1421) until it is acknowledged; of an authorization it is a void
 //	Reconcile  0500  1500  may be sent again
 //
+// What the host asks of its own accord is answered: sign-on, sign-off, echo test and cutover with yes, everything else with
+// 40. Cutovers and refused key changes are told to [Config.Events].
+//
 // # What is promised
 //
 // A sale, an authorization or a refund is sent at most once. Its outcome is [pci.Unsent] only if not a byte of it left
@@ -30,8 +33,7 @@
 // acquirer not to echo it.
 //
 // Requests are not queued: without a connection a sale is refused at once. Repeating captures and reversals until they
-// are acknowledged, also after a crash, is the caller's. Keys are not exchanged with the host: messages have no MAC, and a
-// host that asks for another key is told that this is not supported (40).
+// are acknowledged, also after a crash, is the caller's. Keys are not exchanged with the host, and messages have no MAC.
 package acquiring
 
 import (

@@ -621,8 +621,12 @@ func TestLogsAndErrorsShowNoCard(t *testing.T) {
 	_, saleErr := c.Sale(t.Context(), saleRequest(1))
 	eventually(t, "another connection", c.Healthy)
 	_, reversalErr := c.Reverse(t.Context(), reversalRequest(1))
+	eventually(t, "another connection", c.Healthy)
+	_, captureErr := c.Capture(t.Context(), captureRequest(1))
+	eventually(t, "another connection", c.Healthy)
+	_, refundErr := c.Refund(t.Context(), refundRequest(1))
 	c.stop()
-	all := log.String() + saleErr.Error() + reversalErr.Error()
+	all := log.String() + saleErr.Error() + reversalErr.Error() + captureErr.Error() + refundErr.Error()
 	for _, secret := range []string{testPAN, testPAN[6:12], "9203" + testCVV} {
 		if strings.Contains(all, secret) {
 			t.Errorf("card data in %s", all)

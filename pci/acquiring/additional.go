@@ -17,8 +17,8 @@ import (
 // defaultAdditionalField is DE 48, additional data, private.
 const defaultAdditionalField = 48
 
-// MaxRecord is one more than the bytes of a ledger record may be.
-const MaxRecord = 200
+// MaxRecord is how many bytes a ledger record may have.
+const MaxRecord = 199
 
 // Additional says where a sale carries what has no data element of its own: in one private field, as subelements of a tag
 // and a length of two digits each, and the value, ascending by tag. An empty tag of ECI, CAVV and CVV means the default,
@@ -117,8 +117,8 @@ type privateField struct {
 
 // packPrivate makes the private fields of a request in dst, which is in locked memory, ascending by number.
 func (c *Connector) packPrivate(dst []byte, r *request, card *pan.Card) ([]privateField, error) {
-	if len(r.record) >= MaxRecord {
-		return nil, fmt.Errorf("acquiring: the ledger record has %d bytes, and less than %d are sent", len(r.record), MaxRecord)
+	if len(r.record) > MaxRecord {
+		return nil, fmt.Errorf("acquiring: the ledger record has %d bytes, and at most %d are sent", len(r.record), MaxRecord)
 	}
 	if !r.sells {
 		return nil, nil

@@ -243,12 +243,16 @@ func deeds() []deed {
 }
 
 func TestWhateverHappensToAnAnswerTheBooksAreRightInTheEnd(t *testing.T) {
+	free := countSlots(t)
 	for _, spec := range []*iso8583.Spec{iso8583.ASCII1987, iso8583.Binary1993} {
 		for _, d := range deeds() {
 			for _, f := range append(faults, late()) {
 				t.Run(spec.Name+" "+d.name+" "+f.name, func(t *testing.T) { d.suffers(t, spec, f) })
 			}
 		}
+	}
+	if got := countSlots(t); got != free {
+		t.Errorf("%d slots of locked memory are free, %d were", got, free)
 	}
 }
 

@@ -238,7 +238,7 @@ func TestRequestsThatCannotBeMadeAreNotSent(t *testing.T) {
 		"token, no initiator":    func(r *pci.SaleRequest) { r.Card, r.Token = pci.CardRef{}, testToken },
 		"unknown initiator":      func(r *pci.SaleRequest) { r.Card, r.Token, r.Initiator = pci.CardRef{}, testToken, "issuer" },
 		"card with an initiator": func(r *pci.SaleRequest) { r.Initiator = pci.ByMerchant },
-		"record":                 func(r *pci.SaleRequest) { r.Record = make([]byte, MaxRecord) },
+		"record":                 func(r *pci.SaleRequest) { r.Record = make([]byte, MaxRecord+1) },
 	} {
 		r := saleRequest(1)
 		spoil(&r)
