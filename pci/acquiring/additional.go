@@ -109,52 +109,48 @@ func isPrivateText(spec *iso8583.Spec, de int) bool {
 	return f.Kind == iso8583.ANS && f.Format == iso8583.LLLVAR
 }
 
-// privateField is a field whose content two parties agreed on.
+// privateField is a field whose content two parties agreed on; it is not sent while it is empty.
 type privateField struct {
 	de      int
 	content []byte
 }
 
-// packPrivate makes the private fields of a request in dst, which is in locked memory, ascending by number.
-func (c *Connector) packPrivate(dst []byte, r *request, card *pan.Card) ([]privateField, error) {
+// privateFields are those of a request, ascending by number.
+type privateFields [2]privateField
+
+// packPrivate makes the private fields of a request in dst, which is in locked memory.
+func (c *Connector) packPrivate(dst []byte, r *request, card *pan.Card) (fields privateFields, err error) {
 	if len(r.record) > MaxRecord {
-		return nil, fmt.Errorf("acquiring: the ledger record has %d bytes, and at most %d are sent", len(r.record), MaxRecord)
+		return fields, fmt.Errorf("acquiring: the ledger record has %d bytes, and at most %d are sent", len(r.record), MaxRecord)
 	}
 	if !r.sells {
-		return nil, nil
+		return fields, nil
 	}
-	end := len(dst)
-	var fields []privateField
-	for _, f := range []struct {
-		de     int
-		append func(dst []byte) ([]byte, error)
-	}{
-		{c.additional.field, func(dst []byte) ([]byte, error) { return c.appendElements(dst, r, card) }},
-		{c.additional.recordField, func(dst []byte) ([]byte, error) { return appendBase64(dst, r.record) }},
-	} {
-		if f.de == 0 {
-			continue
-		}
-		var err error
-		if dst, err = f.append(dst); err != nil {
-			return nil, err
-		}
-		if len(dst) > end {
-			fields = append(fields, privateField{f.de, dst[end:]})
-		}
-		end = len(dst)
+	elements, err := c.appendElements(dst, r, card)
+	if err != nil {
+		return fields, err
 	}
-	slices.SortFunc(fields, func(a, b privateField) int { return cmp.Compare(a.de, b.de) })
+	fields[0] = privateField{c.additional.field, elements}
+	if c.additional.recordField == 0 {
+		return fields, nil
+	}
+	after := elements[len(elements):]
+	if fields[1].content, err = appendBase64(after, r.record); err != nil {
+		return fields, err
+	}
+	if fields[1].de = c.additional.recordField; fields[1].de < fields[0].de {
+		fields[0], fields[1] = fields[1], fields[0]
+	}
 	return fields, nil
 }
 
-// writePrivate writes the fields before a data element and returns the others.
-func writePrivate(w *iso8583.Writer, fields []privateField, before int) []privateField {
-	for len(fields) > 0 && fields[0].de < before {
-		w.Bytes(fields[0].de, fields[0].content)
-		fields = fields[1:]
+// write writes the fields between two data elements.
+func (f *privateFields) write(w *iso8583.Writer, after, before int) {
+	for _, field := range f {
+		if len(field.content) > 0 && field.de > after && field.de < before {
+			w.Bytes(field.de, field.content)
+		}
 	}
-	return fields
 }
 
 // appendElements appends the elements that have a value.

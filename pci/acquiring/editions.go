@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/acquiring/iso8583"
@@ -47,14 +48,14 @@ func (c *Connector) entry(r *request) string {
 }
 
 // pack1987 writes DE 3 and what follows in the edition of 1987. DE 12 and 13 are the local time, which is UTC here.
-func (c *Connector) pack1987(w *iso8583.Writer, r *request, expiry pci.Expiry, place []byte, private []privateField) {
+func (c *Connector) pack1987(w *iso8583.Writer, r *request, expiry pci.Expiry, place []byte, private privateFields) {
 	w.Text(3, r.code)
 	w.Uint(4, r.amount)
-	w.Text(7, r.at.Format(transmission))
+	clock(w, 7, r.at, transmission)
 	w.Text(11, r.stan)
-	w.Text(12, r.sold.Format("150405"))
-	w.Text(13, r.sold.Format("0102"))
-	w.Text(14, expiry.YYMM())
+	clock(w, 12, r.sold, "150405")
+	clock(w, 13, r.sold, "0102")
+	w.Uint(14, uint64(expiry.Year%100*100+expiry.Month)) // YYMM, without a string of it
 	w.Text(18, r.merchant.MCC)
 	w.Text(22, c.entry(r))
 	w.Text(25, ecommerce)
@@ -66,13 +67,13 @@ func (c *Connector) pack1987(w *iso8583.Writer, r *request, expiry pci.Expiry, p
 	if r.sells {
 		w.Bytes(43, nameAndLocation(place, r.merchant))
 	}
-	private = writePrivate(w, private, 49)
+	private.write(w, 0, 49)
 	w.Text(49, r.currency)
-	private = writePrivate(w, private, 90)
+	private.write(w, 49, 90)
 	if r.original.mti != "" {
 		w.Text(90, r.original.elements1987(r.acquirer))
 	}
-	writePrivate(w, private, iso8583.MaxField+1)
+	private.write(w, 90, iso8583.MaxField+1)
 }
 
 // elements1987 is DE 90: MTI, trace number and DE 7 of the original, then acquirer and forwarding institution with
@@ -83,13 +84,13 @@ func (o original) elements1987(acquirer string) string {
 }
 
 // pack1993 writes DE 3 and what follows in the edition of 1993. DE 12 is the local time, which is UTC here.
-func (c *Connector) pack1993(w *iso8583.Writer, r *request, expiry pci.Expiry, place []byte, private []privateField) {
+func (c *Connector) pack1993(w *iso8583.Writer, r *request, expiry pci.Expiry, place []byte, private privateFields) {
 	w.Text(3, r.code)
 	w.Uint(4, r.amount)
-	w.Text(7, r.at.Format(transmission))
+	clock(w, 7, r.at, transmission)
 	w.Text(11, r.stan)
-	w.Text(12, r.sold.Format(local1993))
-	w.Text(14, expiry.YYMM())
+	clock(w, 12, r.sold, local1993)
+	w.Uint(14, uint64(expiry.Year%100*100+expiry.Month)) // YYMM, without a string of it
 	w.Text(22, c.entry(r))
 	w.Text(24, r.function())
 	optional(w, 25, r.reason())
@@ -105,12 +106,12 @@ func (c *Connector) pack1993(w *iso8583.Writer, r *request, expiry pci.Expiry, p
 	if r.sells {
 		w.Bytes(43, appendLocation(place[:0], r.merchant))
 	}
-	private = writePrivate(w, private, 49)
+	private.write(w, 0, 49)
 	w.Text(49, r.currency)
 	if r.original.mti != "" {
 		w.Text(56, r.original.elements1993(r.acquirer))
 	}
-	writePrivate(w, private, iso8583.MaxField+1)
+	private.write(w, 49, iso8583.MaxField+1)
 }
 
 // local1993 is the layout of DE 12 in the edition of 1993.
@@ -138,6 +139,12 @@ func (r *request) reason() string {
 // elements1993 is DE 56: MTI, trace number and DE 12 of the original, then the acquirer with its length.
 func (o original) elements1993(acquirer string) string {
 	return o.mti + o.trace.STAN + o.trace.TransmittedAt.UTC().Format(local1993) + fmt.Sprintf("%02d", len(acquirer)) + acquirer
+}
+
+// clock writes a date or a time.
+func clock(w *iso8583.Writer, de int, t time.Time, layout string) {
+	var room [len(local1993)]byte
+	w.Bytes(de, t.AppendFormat(room[:0], layout))
 }
 
 func optional(w *iso8583.Writer, de int, value string) {
