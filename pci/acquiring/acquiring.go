@@ -177,10 +177,21 @@ func newConnector(cfg Config) (*Connector, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !isEntryMode(spec, cfg.EntryMode) || !isEntryMode(spec, cfg.StoredEntryMode) {
+		return nil, fmt.Errorf("acquiring: an entry mode (DE 22) is %d characters of kind %s in %s", spec.Fields[22].Max, spec.Fields[22].Kind, spec.Name)
+	}
 	c := &Connector{cfg: cfg.withDefaults(), spec: spec, header: header, additional: additional, flights: newFlights()}
 	// Any start is as good; a random one keeps a restart from repeating the last numbers.
 	c.stan.Store(rand.Uint32N(1_000_000))
 	return c, nil
+}
+
+// isEntryMode reports whether mode is empty or may be DE 22.
+func isEntryMode(spec *iso8583.Spec, mode string) bool {
+	w := iso8583.NewWriter(spec, make([]byte, 0, 64), string(spec.Version)+"200")
+	optional(&w, 22, mode)
+	_, err := w.Finish()
+	return err == nil && (mode == "" || len(mode) == spec.Fields[22].Max)
 }
 
 func (cfg Config) withDefaults() Config {

@@ -99,8 +99,12 @@ func (c *Connector) packReconciliation(dst []byte, r pci.ReconciliationRequest) 
 	w.Text(41, r.Merchant.TerminalID)
 	w.Text(42, r.Merchant.AcquirerMID)
 	w.Text(50, r.Currency.Numeric())
+	var values [90]uint64 // transfers, inquiries and fees are none, and said to be
 	for _, f := range totalFields(&r.Totals) {
-		w.Uint(f.de, uint64(*f.value))
+		values[f.de] = uint64(*f.value)
+	}
+	for de := 74; de < len(values); de++ {
+		w.Uint(de, values[de])
 	}
 	sign, net := "D", r.Totals.Net()
 	if net < 0 {

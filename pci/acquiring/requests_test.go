@@ -368,11 +368,12 @@ func TestTotalsAreCompared(t *testing.T) {
 
 func TestReconciliationSaysWhatWasCleared(t *testing.T) {
 	totals := map[int]string{32: "123456", 41: "TERM1", 42: "MERCHANT1", 50: "978", 74: "0000000002", 75: "0000000001", 76: "0000000003",
-		77: "0000000001", 81: "0000000004", 86: "0000000000002700", 87: "0000000000000100", 88: "0000000000003000", 89: "0000000000000500",
+		77: "0000000001", 78: "0000000000", 79: "0000000000", 80: "0000000000", 81: "0000000004", 86: "0000000000002700", 87: "0000000000000100", 88: "0000000000003000", 89: "0000000000000500",
 		97: "C0000000000000100", 7: "0102030505", 11: "800042"}
 	for spec, want := range map[*iso8583.Spec]map[int]string{
-		iso8583.ASCII1987: with(totals, change{0, "0500"}, change{12, "030505"}, change{13, "0102"}, change{15, "0102"}),
-		iso8583.ASCII1993: with(totals, change{0, "1500"}, change{12, "300102030505"}, change{24, "500"}, change{28, "300102"}),
+		iso8583.ASCII1987: with(totals, change{0, "0500"}, change{12, "030505"}, change{13, "0102"}, change{15, "0102"},
+			change{82, "000000000000"}, change{83, "000000000000"}, change{84, "000000000000"}, change{85, "000000000000"}),
+		iso8583.ASCII1993: with(totals, change{82, "0000000000"}, change{83, "0000000000"}, change{84, "0000000000"}, change{85, "0000000000"}, change{0, "1500"}, change{12, "300102030505"}, change{24, "500"}, change{28, "300102"}),
 	} {
 		h := newHost(t, agreeable(func(p *peer, request *iso8583.Message) {
 			if spec.Version == '1' {
