@@ -13,9 +13,10 @@ import (
 // set, until it is acknowledged or refused.
 //
 // acknowledged means that the host has booked the capture: response code 00 or, to a repeat, 94 (duplicate: an earlier
-// one did it). A refusal is [ErrRefused]: this capture will never be booked, and a repeat changes nothing. A code of
-// passing trouble is [ErrUnclear]; without an answer err says why, as with [Connector.Sale]. A token that is not issued
-// any more is [pci.ErrNotIssued].
+// one did it). A refusal is [ErrRefused]: this capture will never be booked, and a repeat changes nothing; so is 94 to a first
+// try, which duplicates something else, and would pass for this capture's when repeated. A code of passing trouble is
+// [ErrUnclear]; without an answer err says why, as with [Connector.Sale]. A token that is not issued any more is
+// [pci.ErrNotIssued].
 //
 // DE 4 is the captured amount. The edition of 1993 says with it what was authorized (DE 30, where that differs);
 // that of 1987 has no field for it, and its hosts know it by the original. DE 37 is the original's reference, as are DE 12
@@ -57,7 +58,6 @@ func passing(code string) bool {
 		"90", // cutoff in process
 		"91", // issuer or switch inoperative
 		"92", // destination cannot be found for routing
-		"94", // duplicate transmission, of something else
 		"96": // system malfunction
 		return true
 	}

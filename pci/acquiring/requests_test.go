@@ -190,7 +190,7 @@ func TestCaptureIsAcknowledgedByCode(t *testing.T) {
 		repeat bool
 		err    error
 	}{
-		{"00", false, nil}, {"94", true, nil}, {"94", false, ErrUnclear}, {"91", true, ErrUnclear}, {"96", false, ErrUnclear},
+		{"00", false, nil}, {"94", true, nil}, {"94", false, ErrRefused}, {"91", true, ErrUnclear}, {"96", false, ErrUnclear},
 		{"13", false, ErrRefused}, {"25", true, ErrRefused}, {"12", false, ErrRefused},
 	} {
 		h := newHost(t, agreeable(func(p *peer, request *iso8583.Message) { p.send(p.answer(request, tt.code)) }))
