@@ -183,7 +183,8 @@ func (a *appliance) connectAcquirer(tokens *tokenization.Service) error {
 	line := acquiring.Config{
 		Address: a.cfg.Acquirer.Address, Spec: a.cfg.Acquirer.Spec, Header: a.cfg.Acquirer.Header, AnswerTimeout: a.cfg.Acquirer.AnswerTimeout,
 		EchoInterval: a.cfg.Acquirer.EchoInterval, SignOn: a.cfg.Acquirer.SignOn, AcquirerID: a.cfg.Acquirer.AcquirerID,
-		MatchTerminal: a.cfg.Acquirer.MatchTerminal, Additional: acquiring.Additional(a.cfg.Acquirer.Additional),
+		MatchTerminal: a.cfg.Acquirer.MatchTerminal, EntryMode: a.cfg.Acquirer.EntryMode, StoredEntryMode: a.cfg.Acquirer.StoredEntryMode,
+		Additional: acquiring.Additional(a.cfg.Acquirer.Additional),
 	}
 	if a.cfg.Acquirer.TLS {
 		client, err := a.clientTLS(a.cfg.Acquirer.CA)

@@ -2,15 +2,29 @@ package pci
 
 import "time"
 
-// SaleRequest asks an acquirer to authorize and clear an amount at once. The card is taken from custody.
+// SaleRequest asks an acquirer for an amount: to authorize it, or to authorize and clear it at once. The card is
+// taken from custody or, without a security code, from its token; one of Card and Token is set.
 type SaleRequest struct {
-	Payment        string // binds Card
-	Card           CardRef
+	Payment        string  // binds Card
+	Card           CardRef // zero with a stored credential
+	Domain         string  // of Token
+	Token          Token   // a stored credential
+	Initiator      Initiator
 	Amount         Amount
 	Merchant       Merchant
 	Authentication Authentication // ECI and CAVV travel in the message
 	Trace          Trace
+	Record         []byte // where this request stands in the ledger, less than 200 bytes, opaque here; may be empty
 }
+
+// Initiator says who uses a stored credential. Its zero value is for a card that was just entered.
+type Initiator string
+
+// The initiators.
+const (
+	ByCustomer Initiator = "customer" // the cardholder is there and chose the stored card
+	ByMerchant Initiator = "merchant" // agreed on before, such as a subscription
+)
 
 // Trace identifies one request to the acquirer for ever; it is committed before the request leaves, so that the
 // request can still be reversed after a crash.
@@ -23,7 +37,7 @@ type Trace struct {
 // SaleOutcome says what is known of a request that left.
 type SaleOutcome string
 
-// Outcomes of a sale.
+// Outcomes of a sale, an authorization or a refund.
 const (
 	Approved SaleOutcome = "approved"
 	Refused  SaleOutcome = "declined"
@@ -36,19 +50,51 @@ const (
 // SaleResult is the acquirer's answer, without digits.
 type SaleResult struct {
 	Outcome      SaleOutcome
-	ResponseCode string // DE 39, two characters; empty without an answer
+	ResponseCode string // DE 39, two characters as in the edition of 1987; empty without an answer
+	ActionCode   string // DE 39 as the acquirer answered it, where it speaks the edition of 1993: three digits
 	ApprovalCode string // DE 38, six characters
 	RRN          string // as the acquirer answered it
 }
 
-// ReversalRequest takes a sale back whose outcome is not known. The PAN comes from the token.
+// CaptureRequest clears an amount that was authorized before, or a part of it. The PAN comes from the token.
+type CaptureRequest struct {
+	Payment      string
+	Domain       string
+	Token        Token
+	Amount       Amount // what is captured, at most Authorized
+	Authorized   Amount // what was authorized
+	Merchant     Merchant
+	Original     Trace  // of the authorization
+	ApprovalCode string // of the authorization
+	Trace        Trace  // of this capture; the same for its repeats. Its RRN is not used
+	Repeat       bool   // true from the second try on (0221)
+}
+
+// RefundRequest gives back an amount that was sold or captured before, or a part of it. The PAN comes from the token.
+type RefundRequest struct {
+	Payment      string
+	Domain       string
+	Token        Token
+	Amount       Amount
+	Merchant     Merchant
+	Original     Trace  // of the sale or authorization
+	OriginalMTI  string // "0100" or "0200"; empty means "0200"
+	ApprovalCode string // of the original
+	Trace        Trace  // of this refund
+}
+
+// ReversalRequest takes back a request whose outcome is not known, or an authorization that is not wanted any
+// more (a void). The PAN comes from the token.
 type ReversalRequest struct {
-	Payment  string
-	Domain   string
-	Token    Token
-	Amount   Amount
-	Merchant Merchant
-	Original Trace // of the sale
-	Trace    Trace // of this reversal; the same for its repeats
-	Repeat   bool  // true from the second try on (0401)
+	Payment      string
+	Domain       string
+	Token        Token
+	Amount       Amount
+	Merchant     Merchant
+	Original     Trace  // of what is reversed
+	OriginalMTI  string // "0100" or "0200"; empty means "0200"
+	Refund       bool   // the original is a refund
+	ApprovalCode string // of the original, where its approval is known
+	Trace        Trace  // of this reversal; the same for its repeats. Its RRN is not used
+	Repeat       bool   // true from the second try on (0401)
 }

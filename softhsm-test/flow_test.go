@@ -141,7 +141,7 @@ func wantStatus(card simulator.Card) api.Status {
 		return api.StatusDeclined
 	}
 	switch card.Acquirer {
-	case simulator.Approve, simulator.Twice:
+	case simulator.Approve, simulator.Twice, simulator.CaptureLost, simulator.RefundRefused, simulator.RefundSilent:
 		return api.StatusCaptured
 	case simulator.Silent, simulator.Late, simulator.HangUp, simulator.NoAnswer:
 		return api.StatusFailed

@@ -174,15 +174,22 @@ type Acquirer struct {
 	MatchTerminal bool          `yaml:"match_terminal"`
 	AnswerTimeout time.Duration `yaml:"answer_timeout"`
 	EchoInterval  time.Duration `yaml:"echo_interval"`
-	Additional    Additional    `yaml:"additional"`
+	// EntryMode and StoredEntryMode are DE 22 of a card that was entered and of a stored one; empty for the spec's usual ones.
+	EntryMode       string     `yaml:"entry_mode"`
+	StoredEntryMode string     `yaml:"stored_entry_mode"`
+	Additional      Additional `yaml:"additional"`
 }
 
-// Additional says where CVV, ECI and CAVV go in a sale.
+// Additional says where a sale carries what has no data element of its own.
 type Additional struct {
-	Field int    `yaml:"field"`
-	ECI   string `yaml:"eci"`
-	CAVV  string `yaml:"cavv"`
-	CVV   string `yaml:"cvv"`
+	Field     int    `yaml:"field"`
+	ECI       string `yaml:"eci"`
+	CAVV      string `yaml:"cavv"`
+	CVV       string `yaml:"cvv"`
+	Initiator string `yaml:"initiator"`
+	Customer  string `yaml:"customer"`
+	Merchant  string `yaml:"merchant"`
+	Record    string `yaml:"record"`
 }
 
 // Webhooks bounds the delivery of notifications.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/acquiring/iso8583"
 )
 
@@ -26,9 +27,10 @@ type AcquirerOptions struct {
 	LateAfter time.Duration  // when [Late] cards are answered; 0 means [DefaultLateAfter]
 }
 
-// AcquirerHost is an acquirer's ISO 8583 host. It answers authorizations (0100), sales (0200), advices (0220),
-// reversals (0400, 0401), reversal advices (0420, 0421) and network management (0800), as [Cards] says of the card, and
-// keeps books: a request that comes again is answered as the first time and never booked again.
+// AcquirerHost is an acquirer's ISO 8583 host, in either edition. It answers authorizations (0100), sales and refunds
+// (0200), capture advices (0220, 0221), reversals (0400, 0401), reversal advices (0420, 0421), reconciliations (0500) and
+// network management (0800), as [Cards] says of the card, and keeps books: a request that comes again is answered as the
+// first time and never booked again. In the edition of 1993 the types begin with 1, and network management is 1804.
 //
 // Other types of messages and functions are answered with response code 12, messages that lack a field with 30; what
 // is no message closes the connection. Logs carry nothing of a message's content.
@@ -113,11 +115,13 @@ var errHangUp = errors.New("simulator: hang up")
 
 // reply is what becomes of a request: an answer with a response code, and when and how often it is sent.
 type reply struct {
-	code     string
-	approval string        // DE 38
-	times    int           // 0 sends nothing
-	after    time.Duration // sent that much later
-	hangUp   bool          // the connection is closed instead
+	code       string
+	approval   string        // DE 38
+	settlement string        // DE 66 of a reconciliation
+	totals     pci.Totals    // of a reconciliation
+	times      int           // 0 sends nothing
+	after      time.Duration // sent that much later
+	hangUp     bool          // the connection is closed instead
 }
 
 // answered is the usual reply.
@@ -172,38 +176,58 @@ func (p *acquirerPeer) send(frame []byte, times int) error {
 // decide books a request and says how it is answered.
 func (h *AcquirerHost) decide(request *iso8583.Message) reply {
 	switch request.MTI() {
-	case "0800":
-		switch request.Text(70) {
-		case "001", "002", "301": // sign-on, sign-off, echo test
-			return answered("00")
-		}
-		return answered("12")
-	case "0100", "0200":
-		return h.sale(request)
-	case "0220":
-		return h.advice(request)
-	case "0400", "0401", "0420", "0421":
+	case "0800", "1804":
+		return manage(request)
+	case "0100", "1100", "0200", "1200":
+		return h.charge(request)
+	case "0220", "0221", "1220", "1221":
+		return h.capture(request)
+	case "0400", "0401", "0420", "0421", "1420", "1421":
 		return h.reversal(request)
+	case "0500", "1500":
+		return h.reconcile(request)
 	}
 	return answered("12")
 }
 
-// sale treats an authorization or a sale as its card says.
-func (h *AcquirerHost) sale(request *iso8583.Message) reply {
+// manage agrees to sign-on, sign-off and echo test, by DE 70 in the edition of 1987 and DE 24 in that of 1993.
+func manage(request *iso8583.Message) reply {
+	function := request.Text(70)
+	if of1993(request) {
+		function = request.Text(24)
+	}
+	switch function {
+	case "001", "002", "301", "801", "802", "831":
+		return answered("00")
+	}
+	return answered("12")
+}
+
+// charge treats an authorization, a sale or a refund as its card says.
+func (h *AcquirerHost) charge(request *iso8583.Message) reply {
 	entry, ok := entryOf(request)
 	if !ok || !request.Has(2) {
 		return answered("30")
 	}
-	if code := request.Text(3); len(code) != 6 || code[:2] != "00" {
-		return answered("12") // nothing but purchases
-	}
 	number := string(request.AppendTo(nil, 2))
-	card := behaviourOf(number)
-	entry.Card, entry.behaviour = truncated(number), card.Acquirer
-	entry.captured = request.MTI() == "0200"
+	entry.Card, entry.behaviour = truncated(number), behaviourOf(number).Acquirer
+	entry.kind = authorized
+	if request.MTI()[1] == '2' {
+		entry.kind = sold
+	}
+	switch code := request.Text(3); {
+	case len(code) == 6 && code[:2] == "00":
+		return h.sale(entry)
+	case len(code) == 6 && code[:2] == "20" && entry.kind == sold:
+		return h.refund(request, entry)
+	}
+	return answered("12") // neither purchase nor refund
+}
+
+func (h *AcquirerHost) sale(entry bookEntry) reply {
 	entry.code = string(Approve)
-	if len(card.Acquirer) == 2 {
-		entry.code = string(card.Acquirer)
+	if len(entry.behaviour) == 2 {
+		entry.code = string(entry.behaviour)
 	}
 	first := h.books.book(entry)
 	r := answered(first.code)
@@ -221,23 +245,44 @@ func (h *AcquirerHost) sale(request *iso8583.Message) reply {
 	return r
 }
 
-// advice captures what was authorized before; the original has the same terminal and reference.
-func (h *AcquirerHost) advice(request *iso8583.Message) reply {
+// refund gives back what DE 90 or 56 names.
+func (h *AcquirerHost) refund(request *iso8583.Message, entry bookEntry) reply {
+	original, ok := originalOf(request)
+	if !ok {
+		return answered("30")
+	}
+	entry.kind = refunded
+	first := h.books.refund(entry, original)
+	r := answered(first.code)
+	r.approval = first.approval
+	if first.behaviour == RefundSilent {
+		r.times = 0
+	}
+	return r
+}
+
+// capture takes the advice that moves what was authorized before.
+func (h *AcquirerHost) capture(request *iso8583.Message) reply {
 	entry, ok := entryOf(request)
 	if !ok {
 		return answered("30")
 	}
-	return answered(h.books.capture(entry))
+	original, _ := originalOf(request) // DE 37 finds it too
+	code, answers := h.books.capture(entry, original)
+	if !answers {
+		return reply{}
+	}
+	return answered(code)
 }
 
-// reversal takes back the original that DE 37, 41 and 90 name.
+// reversal takes back the original that DE 37, 41 and 90 (or 56) name.
 func (h *AcquirerHost) reversal(request *iso8583.Message) reply {
 	entry, ok := entryOf(request)
-	original := request.Text(90)
-	if !ok || len(original) != 42 {
+	original, named := originalOf(request)
+	if !ok || !named {
 		return answered("30")
 	}
-	entry.STAN = original[4:10]
+	entry.STAN = original.stan
 	code, answers := h.books.reverse(entry)
 	if !answers {
 		return reply{}
@@ -245,16 +290,26 @@ func (h *AcquirerHost) reversal(request *iso8583.Message) reply {
 	return answered(code)
 }
 
+// of1993 reports whether a message is of the edition of 1993.
+func of1993(m *iso8583.Message) bool { return m.MTI()[0] == '1' }
+
 // answer builds the frame of an answer: what a host echoes, and the response code. The PAN is echoed, as many hosts do.
 func (h *AcquirerHost) answer(request *iso8583.Message, r reply) ([]byte, error) {
 	mti := []byte(request.MTI())
-	mti[2]++     // 0200 -> 0210
-	mti[3] = '0' // repeats are answered as the first one
+	mti[2]++ // 0200 -> 0210
+	if mti[3] == '1' {
+		mti[3] = '0' // repeats are answered as the first one
+	}
+	code, settlement := r.code, r.settlement
+	if of1993(request) {
+		code, settlement = action(string(mti), r), ""
+	}
 	header := h.options.Header
 	w := iso8583.NewWriter(h.options.Spec, make([]byte, header.Size(), iso8583.MaxFrame), string(mti))
+	totals := totalsByField(r)
 	for de := range iso8583.MaxField + 1 {
 		switch de {
-		case 2, 3, 4, 7, 11, 12, 13, 32, 37, 41, 42, 49, 70, 90:
+		case 2, 3, 4, 7, 11, 12, 13, 32, 37, 41, 42, 49, 50, 56, 70, 90:
 			if request.Has(de) {
 				w.Bytes(de, request.AppendTo(nil, de))
 			}
@@ -263,7 +318,15 @@ func (h *AcquirerHost) answer(request *iso8583.Message, r reply) ([]byte, error)
 				w.Text(de, r.approval)
 			}
 		case 39:
-			w.Text(de, r.code)
+			w.Text(de, code)
+		case 66:
+			if settlement != "" {
+				w.Text(de, settlement)
+			}
+		default:
+			if n, ok := totals[de]; ok {
+				w.Uint(de, uint64(n))
+			}
 		}
 	}
 	frame, err := w.Finish()

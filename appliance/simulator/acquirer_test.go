@@ -331,16 +331,22 @@ func TestAuthorizationMovesMoneyWithItsAdvice(t *testing.T) {
 		t.Fatalf("authorization answered %v", got)
 	}
 	c.booked(BookedApproved, 0)
-	advice := saleOf(goodCard).with(fields{0: "0220", 11: "000043"})
-	for _, tt := range []struct{ amount, code string }{
-		{"000000001043", "13"}, {"000000001000", "00"}, {"000000001000", "00"}, {"000000000999", "13"},
+	advice := saleOf(goodCard).with(fields{0: "0220"})
+	for _, tt := range []struct{ mti, stan, amount, code string }{
+		{"0220", "000043", "000000001043", "13"}, // more than was authorized
+		{"0220", "000044", "000000001000", "00"},
+		{"0221", "000044", "000000001000", "00"}, // the same again
+		{"0221", "000043", "000000001043", "13"},
+		{"0220", "000045", "000000000043", "13"}, // more than is left
+		{"0220", "000046", "000000000042", "00"},
+		{"0220", "000047", "000000000001", "13"},
 	} {
-		if got := c.ask(advice.with(fields{4: tt.amount})); got[0] != "0230" || got[39] != tt.code {
+		if got := c.ask(advice.with(fields{0: tt.mti, 11: tt.stan, 4: tt.amount})); got[0] != "0230" || got[39] != tt.code {
 			t.Errorf("advice of %s answered %v", tt.amount, got)
 		}
 	}
-	c.booked(BookedApproved, 1000)
-	if got := c.ask(advice.with(fields{37: "000000000099"})); got[39] != "25" {
+	c.booked(BookedApproved, 1042)
+	if got := c.ask(advice.with(fields{11: "000048", 37: "000000000099"})); got[39] != "25" {
 		t.Errorf("advice for nothing answered %v", got)
 	}
 }
@@ -364,7 +370,10 @@ func TestOtherMessagesAreRefused(t *testing.T) {
 		{"echo", echo, "0810", "00"},
 		{"key exchange", echo.with(fields{70: "101"}), "0810", "12"},
 		{"file update", sale.with(fields{0: "0300"}), "0310", "12"},
-		{"refund", sale.with(fields{3: "200000"}), "0210", "12"},
+		{"refund of nothing", sale.with(fields{3: "200000"}), "0210", "30"},
+		{"authorized refund", sale.with(fields{0: "0100", 3: "200000"}), "0110", "12"},
+		{"cash", sale.with(fields{3: "010000"}), "0210", "12"},
+		{"totals of nothing", fields{0: "0500", 11: "000001", 41: "TERM1", 50: "978"}, "0510", "30"},
 		{"no card", without(sale, 2), "0210", "30"},
 		{"no amount", without(sale, 4), "0210", "30"},
 		{"no terminal", without(sale, 41), "0210", "30"},
@@ -434,8 +443,8 @@ func TestBooksAreServedWithoutTheCard(t *testing.T) {
 	answer := httptest.NewRecorder()
 	c.host.BooksHandler().ServeHTTP(answer, httptest.NewRequest("GET", "/", nil))
 	const want = `{"bookings":[` +
-		`{"rrn":"000000000042","stan":"000042","terminal":"TERM1","amount":1042,"currency":"EUR","card":"411111******1111","state":"approved"},` +
-		`{"rrn":"000000000043","stan":"000043","terminal":"TERM1","amount":1042,"currency":"JPY","card":"411111******1111","state":"approved"}` +
+		`{"rrn":"000000000042","stan":"000042","terminal":"TERM1","amount":1042,"captured":1042,"refunded":0,"reversed":0,"currency":"EUR","card":"411111******1111","state":"approved"},` +
+		`{"rrn":"000000000043","stan":"000043","terminal":"TERM1","amount":1042,"captured":1042,"refunded":0,"reversed":0,"currency":"JPY","card":"411111******1111","state":"approved"}` +
 		`],"net":{"EUR":1042,"JPY":1042}}`
 	if got := strings.TrimSpace(answer.Body.String()); got != want || !json.Valid([]byte(got)) {
 		t.Errorf("books are\n%s, want\n%s", got, want)

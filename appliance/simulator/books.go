@@ -4,26 +4,31 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 
 	"github.com/bojanz/currency"
 
+	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/acquiring/iso8583"
 )
 
-// Booking is one sale in the acquirer's books.
+// Booking is one sale or authorization in the acquirer's books, with what followed. Amounts are in minor units.
 type Booking struct {
 	RRN      string       `json:"rrn"`
 	STAN     string       `json:"stan"`
 	Terminal string       `json:"terminal"`
-	Amount   int64        `json:"amount"`   // minor units
+	Amount   int64        `json:"amount"`   // sold or authorized
+	Captured int64        `json:"captured"` // of it, money that moved
+	Refunded int64        `json:"refunded"` // of that, money that was given back
+	Reversed int64        `json:"reversed"` // taken back as a whole: then nothing is captured
 	Currency string       `json:"currency"` // ISO 4217, alphabetic; numeric where there is no such code
 	Card     string       `json:"card"`     // first six and last four digits, below 15 digits the last four
 	State    BookingState `json:"state"`
 }
 
-// BookingState is what became of a sale.
+// BookingState is what became of a sale or an authorization.
 type BookingState string
 
 // The states of a [Booking].
@@ -33,29 +38,50 @@ const (
 	BookedReversed BookingState = "reversed"
 )
 
-// bookingKey names a sale for ever.
+// bookingKey names a request for ever.
 type bookingKey struct{ terminal, stan, rrn string }
+
+// traceKey names a request as DE 90 and DE 56 do.
+type traceKey struct{ terminal, stan, sent string }
+
+// entryKind is what a booking is of.
+type entryKind uint8
+
+const (
+	sold entryKind = iota
+	authorized
+	refunded
+)
 
 // bookEntry is a booking with what the host must remember to answer a repeat as the first time.
 type bookEntry struct {
 	Booking
+	kind      entryKind
+	sent      string // DE 7 of the request, DE 12 in the edition of 1993
 	behaviour Acquirer
-	code      string // DE 39
-	approval  string // DE 38
-	captured  bool   // money moved: a sale, or an authorization with its advice
-	lost      int    // reversals that got lost
-	unknown   bool   // only a reversal is known of it
+	code      string     // DE 39
+	approval  string     // DE 38
+	lost      int        // reversals or captures that got lost
+	unknown   bool       // only a reversal is known of it
+	of        *bookEntry // the original of a refund
 }
 
-func (e bookEntry) key() bookingKey { return bookingKey{e.Terminal, e.STAN, e.RRN} }
+func (e *bookEntry) key() bookingKey { return bookingKey{e.Terminal, e.STAN, e.RRN} }
 
 type books struct {
-	mu      *sync.Mutex
-	entries map[bookingKey]*bookEntry
-	order   []bookingKey
+	mu       *sync.Mutex
+	entries  map[bookingKey]*bookEntry
+	order    []bookingKey
+	traces   map[traceKey]*bookEntry
+	advices  map[bookingKey]string // the codes by which captures were answered
+	batches  map[batchKey]*pci.Totals
+	balanced map[bookingKey]reply // of reconciliations; without a reference
 }
 
-func newBooks() books { return books{mu: new(sync.Mutex), entries: make(map[bookingKey]*bookEntry)} }
+func newBooks() books {
+	return books{mu: new(sync.Mutex), entries: make(map[bookingKey]*bookEntry), traces: make(map[traceKey]*bookEntry),
+		advices: make(map[bookingKey]string), batches: make(map[batchKey]*pci.Totals), balanced: make(map[bookingKey]reply)}
+}
 
 // entryOf reads what a request says of itself; it is not ok without amount, trace number, reference, terminal
 // and currency.
@@ -72,10 +98,27 @@ func entryOf(request *iso8583.Message) (entry bookEntry, ok bool) {
 	entry.Amount = int64(amount) // twelve digits
 	entry.STAN, entry.RRN, entry.Terminal = request.Text(11), request.Text(37), request.Text(41)
 	entry.Currency = alphabetic(request.Text(49))
+	if entry.sent = request.Text(7); of1993(request) {
+		entry.sent = request.Text(12)
+	}
 	return entry, true
 }
 
-// book enters a sale once, and returns how it was entered the first time.
+// originalOf reads what a request says of an earlier one: DE 90, or DE 56 in the edition of 1993.
+func originalOf(request *iso8583.Message) (original traceKey, ok bool) {
+	text, end := request.Text(90), 20
+	if of1993(request) {
+		text, end = request.Text(56), 22
+	} else if len(text) != 42 {
+		return original, false
+	}
+	if len(text) < end {
+		return original, false
+	}
+	return traceKey{request.Text(41), text[4:10], text[10:end]}, true
+}
+
+// book enters a sale or an authorization once, and returns how it was entered the first time.
 func (b *books) book(entry bookEntry) bookEntry {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -90,36 +133,111 @@ func (b *books) book(entry bookEntry) bookEntry {
 	entry.State = BookedDeclined
 	if entry.code == string(Approve) {
 		entry.State = BookedApproved
-		entry.approval = fmt.Sprintf("%06X", (len(b.order)+1)&0xFFFFFF)
+		entry.approval = b.nextApproval()
+		switch batch := b.batch(entry.Terminal, entry.Currency); entry.kind {
+		case sold:
+			entry.Captured = entry.Amount
+			add(&batch.Debits, entry.Amount)
+		case authorized:
+			batch.Authorizations++
+		}
 	}
 	b.add(entry)
 	return entry
 }
 
-// capture moves the money of an authorization, at most its amount, and returns a response code.
-func (b *books) capture(advice bookEntry) string {
+func (b *books) nextApproval() string { return fmt.Sprintf("%06X", (len(b.order)+1)&0xFFFFFF) }
+
+// capture moves money of an authorization, in parts up to its amount, and returns a response code. An advice that
+// comes again is answered as the first time. It does not answer where the card makes the first answer get lost.
+//
+// The authorization is what original names, or else the one of the same terminal and reference.
+func (b *books) capture(advice bookEntry, original traceKey) (code string, answers bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, entry := range b.entries {
-		if entry.RRN != advice.RRN || entry.Terminal != advice.Terminal || entry.unknown {
-			continue
-		}
-		switch {
-		case entry.State != BookedApproved:
-			return "12"
-		case entry.captured && entry.Amount == advice.Amount:
-			return "00" // the advice came again
-		case entry.captured || entry.Currency != advice.Currency || advice.Amount > entry.Amount:
-			return "13"
-		}
-		entry.captured, entry.Amount = true, advice.Amount
-		return "00"
+	if code, again := b.advices[advice.key()]; again {
+		return code, true
 	}
-	return "25"
+	entry := b.traces[original]
+	if entry == nil {
+		entry = b.referenced(advice.Terminal, advice.RRN)
+	}
+	code = captureCode(entry, advice)
+	b.advices[advice.key()] = code
+	if code != "00" {
+		return code, true
+	}
+	entry.Captured += advice.Amount
+	add(&b.batch(entry.Terminal, entry.Currency).Debits, advice.Amount)
+	if entry.behaviour == CaptureLost && entry.lost == 0 {
+		entry.lost++
+		return "", false
+	}
+	return code, true
 }
 
-// reverse takes a sale back and returns a response code. A reversal that comes again changes nothing more. It does
-// not answer, and does nothing, while the card makes reversals get lost.
+// referenced finds the last authorization or sale with a reference, nil when there is none.
+func (b *books) referenced(terminal, rrn string) *bookEntry {
+	for _, key := range slices.Backward(b.order) {
+		if entry := b.entries[key]; key.terminal == terminal && key.rrn == rrn && !entry.unknown && entry.kind != refunded {
+			return entry
+		}
+	}
+	return nil
+}
+
+func captureCode(entry *bookEntry, advice bookEntry) string {
+	switch {
+	case entry == nil:
+		return "25"
+	case entry.State != BookedApproved || entry.kind != authorized:
+		return "12"
+	case entry.RRN != advice.RRN || entry.Currency != advice.Currency || advice.Amount > entry.Amount-entry.Captured:
+		return "13"
+	}
+	return "00"
+}
+
+// refund enters a refund once, and returns how it was entered the first time.
+func (b *books) refund(entry bookEntry, original traceKey) bookEntry {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if first, ok := b.entries[entry.key()]; ok {
+		if first.unknown {
+			entry.State, entry.code, entry.behaviour = BookedReversed, "21", Approve
+			*first = entry
+		}
+		return *first
+	}
+	entry.of = b.traces[original]
+	entry.code, entry.State = refundCode(entry), BookedDeclined
+	if entry.code == "00" {
+		entry.State, entry.approval = BookedApproved, b.nextApproval()
+		entry.of.Refunded += entry.Amount
+		add(&b.batch(entry.Terminal, entry.Currency).Credits, entry.Amount)
+	}
+	b.add(entry)
+	return entry
+}
+
+func refundCode(entry bookEntry) string {
+	switch of := entry.of; {
+	case of == nil:
+		return "25"
+	case of.Card != entry.Card:
+		return "14"
+	case of.State != BookedApproved:
+		return "12"
+	case of.Currency != entry.Currency || entry.Amount > of.Captured-of.Refunded:
+		return "13"
+	case entry.behaviour == RefundRefused:
+		return "05"
+	}
+	return "00"
+}
+
+// reverse takes a sale, an authorization or a refund back and returns a response code. A reversal that comes again
+// changes nothing more. It does not answer, and does nothing, while the card makes reversals get lost.
 func (b *books) reverse(reversal bookEntry) (code string, answers bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -136,19 +254,38 @@ func (b *books) reverse(reversal bookEntry) (code string, answers bool) {
 		return "", false
 	case entry.Amount != reversal.Amount || entry.Currency != reversal.Currency:
 		return "13", true
+	case entry.Refunded > 0 || entry.kind == authorized && entry.Captured > 0:
+		return "12", true // what went on is taken back by refunds
 	}
 	if entry.State == BookedApproved {
-		entry.State = BookedReversed
+		b.takeBack(entry)
 	}
 	return "00", true
+}
+
+// takeBack books the reversal of an approved entry. b.mu is held.
+func (b *books) takeBack(entry *bookEntry) {
+	batch := b.batch(entry.Terminal, entry.Currency)
+	switch entry.kind {
+	case sold:
+		add(&batch.DebitReversals, entry.Amount)
+	case refunded:
+		add(&batch.CreditReversals, entry.Amount)
+		entry.of.Refunded -= entry.Amount
+	}
+	entry.State, entry.Captured, entry.Reversed = BookedReversed, 0, entry.Amount
 }
 
 func (b *books) add(entry bookEntry) {
 	b.entries[entry.key()] = &entry
 	b.order = append(b.order, entry.key())
+	if !entry.unknown {
+		b.traces[traceKey{entry.Terminal, entry.STAN, entry.sent}] = &entry
+	}
 }
 
-// Books returns the sales, in the order in which they came. A reversal of a sale that never came is not in them.
+// Books returns the sales and authorizations, in the order in which they came; refunds are in what they are of. A
+// reversal of a sale that never came is not in them.
 func (h *AcquirerHost) Books() []Booking {
 	bookings, _ := h.books.list()
 	return bookings
@@ -161,12 +298,12 @@ func (b *books) list() (bookings []Booking, net map[string]int64) {
 	bookings, net = []Booking{}, map[string]int64{}
 	for _, key := range b.order {
 		entry := b.entries[key]
-		if entry.unknown {
+		if entry.unknown || entry.kind == refunded {
 			continue
 		}
 		bookings = append(bookings, entry.Booking)
-		if entry.State == BookedApproved && entry.captured {
-			net[entry.Currency] += entry.Amount
+		if moved := entry.Captured - entry.Refunded; moved != 0 {
+			net[entry.Currency] += moved
 		}
 	}
 	return bookings, net

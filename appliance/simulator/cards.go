@@ -34,11 +34,15 @@ type Acquirer string
 // What the acquirer does.
 const (
 	Approve  Acquirer = "00"
-	Silent   Acquirer = "silent"    // never answers a sale; answers its reversal
+	Silent   Acquirer = "silent"    // never answers a sale or an authorization; answers its reversal
 	Late     Acquirer = "late"      // approves after the appliance has given up
 	HangUp   Acquirer = "hang-up"   // closes the connection instead of answering
 	Twice    Acquirer = "twice"     // approves, two times
 	NoAnswer Acquirer = "no-answer" // never answers anything about this card, reversals included, for a while
+
+	CaptureLost   Acquirer = "capture-lost"   // approves; books the first capture advice and does not answer it
+	RefundRefused Acquirer = "refund-refused" // approves; declines refunds (05)
+	RefundSilent  Acquirer = "refund-silent"  // approves; books refunds and never answers them; answers their reversal
 )
 
 // Cards are the test cards. Every other valid number is authenticated without friction and approved. Any expiry
@@ -63,6 +67,9 @@ var Cards = []Card{
 	{"4242424242424242", Frictionless, HangUp, "the acquirer hangs up: reversed"},
 	{"4012888888881881", Frictionless, Twice, "the acquirer approves twice: one payment"},
 	{"4539919191919193", Frictionless, NoAnswer, "the acquirer answers neither sale nor reversal for a while"},
+	{"5105105105105100", Frictionless, CaptureLost, "approved; the acquirer does not answer the first capture: it is repeated"},
+	{"5454545454545454", Frictionless, RefundRefused, "approved; refunds are declined"},
+	{"4444333322221111", Frictionless, RefundSilent, "approved; refunds are never answered: reversed"},
 }
 
 // ChallengePassword is what the issuer's page accepts; anything else fails the challenge.

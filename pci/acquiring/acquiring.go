@@ -1,15 +1,26 @@
-// Package acquiring sends sales and reversals to an acquirer over ISO 8583.
+// Package acquiring speaks with an acquirer over ISO 8583: it authorizes, sells, captures, refunds, reverses and
+// reconciles, in the editions of 1987 and 1993.
 //
 // A [Connector] keeps one connection to the acquirer's host: [Connector.Run] dials, signs on, tests the line when it
-// is idle, and dials again when it breaks. [Connector.Sale] and [Connector.Reverse] may be called from any number of
-// goroutines; their requests share the connection and are matched with their answers by type, trace number and terminal.
+// is idle, and dials again when it breaks. Its other methods may be called from any number of goroutines; their requests
+// share the connection and are matched with their answers by type, trace number and terminal.
+//
+//	Authorize  0100  1100  once; unknown outcome: Reverse
+//	Sale       0200  1200  once; unknown outcome: Reverse
+//	Refund     0200  1200  once; unknown outcome: Reverse
+//	Capture    0220  1220  an advice, repeated (0221, 1221) until it is acknowledged or refused
+//	Reverse    0400  1420  repeated (0401, 1421) until it is acknowledged; of an authorization it is a void
+//	Reconcile  0500  1500  may be sent again
+//
+// What the host asks of its own accord is answered: sign-on, sign-off, echo test and cutover with yes, everything else with
+// 40. Cutovers and refused key changes are told to [Config.Events].
 //
 // # What is promised
 //
-// A sale is sent at most once. Its outcome is [pci.Unsent] only if not a byte of it left this machine; whatever
-// happens after the first byte without an answer that fits the request is [pci.Unknown], and must be reversed.
-// An answer whose reference, amount or currency is not the request's settles nothing: it is counted and dropped, as are
-// late and repeated answers.
+// A sale, an authorization or a refund is sent at most once. Its outcome is [pci.Unsent] only if not a byte of it left
+// this machine; whatever happens after the first byte without an answer that fits the request is [pci.Unknown], and must be
+// reversed. An answer whose reference, amount or currency is not the request's settles nothing: it is counted and
+// dropped, as are late and repeated answers.
 //
 // PAN and security code go from locked memory into a message that is built in locked memory, leave in one write,
 // and are wiped before the answer is awaited. Answers are read into locked memory, and what they may echo of
@@ -21,8 +32,8 @@
 // a buffer that it does not wipe: a host that echoes the PAN (DE 2) leaves it there until the next record. Ask the
 // acquirer not to echo it.
 //
-// Requests are not queued: without a connection a sale is refused at once. Repeating a reversal until it is
-// acknowledged, also after a crash, is the caller's.
+// Requests are not queued: without a connection a sale is refused at once. Repeating captures and reversals until they
+// are acknowledged, also after a crash, is the caller's. Keys are not exchanged with the host, and messages have no MAC.
 package acquiring
 
 import (
@@ -53,6 +64,8 @@ var (
 	ErrBroken = errors.New("acquiring: the connection broke")
 	// ErrUnclear means that an answer came which neither approves nor declines.
 	ErrUnclear = errors.New("acquiring: the answer leaves the outcome open")
+	// ErrRefused means that the acquirer will not do what an advice says, however often it is repeated.
+	ErrRefused = errors.New("acquiring: the acquirer refuses")
 )
 
 // Defaults of a [Config].
@@ -69,16 +82,16 @@ type Config struct {
 	Address string      // host:port
 	TLS     *tls.Config // nil means plain TCP, which is for a private line only
 
-	Spec   string // "ascii1987" or "binary1987"
+	Spec   string // "ascii1987", "binary1987", "ascii1993" or "binary1993"
 	Header string // "binary2" (also if empty), "ascii4" or "bcd2"
 
 	ConnectTimeout time.Duration // to dial, including TLS
 	AnswerTimeout  time.Duration // from a request's last byte to its answer; also bounds a write
-	EchoInterval   time.Duration // silence after which the line is tested (0800, DE 70 = 301); negative: never
+	EchoInterval   time.Duration // silence after which the line is tested (0800); negative: never
 	ReconnectMin   time.Duration // first wait after a broken connection; it doubles
 	ReconnectMax   time.Duration // longest wait
 
-	SignOn     bool   // sign on (0800, DE 70 = 001) before anything else, sign off (002) at the end
+	SignOn     bool   // sign on (0800) before anything else, sign off at the end
 	AcquirerID string // DE 32, up to 11 digits; empty means the merchant's AcquirerBIN
 
 	// MatchTerminal makes the terminal (DE 41) a part of what an answer is matched by, for hosts where trace
@@ -86,16 +99,15 @@ type Config struct {
 	MatchTerminal bool
 
 	Additional Additional
-}
 
-// Additional says where the results of 3-D Secure and the security code travel: in one private field, as subelements
-// of a tag and a length of two digits each, and the value, ascending by tag. An empty tag means the default, "-"
-// that the value is not sent.
-type Additional struct {
-	Field int    // default 48; another one must be private text: 60 to 63, 120 to 127, or 55 in characters
-	ECI   string // default "42"
-	CAVV  string // default "43", in base64
-	CVV   string // default "92"
+	// EntryMode and StoredEntryMode are DE 22 of a card that was entered and of a stored credential. Empty means key entry
+	// and credential on file: "010" and "100" in the edition of 1987, "000010100000" and "000040100000" in that of 1993.
+	EntryMode       string
+	StoredEntryMode string
+
+	// Events is told what the acquirer says of its own accord; nil for nobody. It is called by the connection's reader,
+	// and must not wait.
+	Events func(Event)
 }
 
 // Stats is what a [Connector] has seen since it was made.
@@ -112,13 +124,13 @@ type Stats struct {
 
 // Connector speaks with one acquirer. It is safe for concurrent use.
 type Connector struct {
-	cfg     Config
-	spec    *iso8583.Spec
-	header  iso8583.Header
-	placed  []placement
-	cards   lend.Custody
-	tokens  lend.Tokens // nil where reversals cannot be sent
-	running atomic.Bool
+	cfg        Config
+	spec       *iso8583.Spec
+	header     iso8583.Header
+	additional layout
+	cards      lend.Custody
+	tokens     lend.Tokens // nil where reversals cannot be sent
+	running    atomic.Bool
 
 	flights    *flights
 	stan       atomic.Uint32 // of network management messages
@@ -129,8 +141,8 @@ type Connector struct {
 	line *line // signed on; nil when there is none
 }
 
-// New returns a connector that takes cards for sales from cards and for reversals from tokens, which may be nil
-// where no reversal is sent. Its owner runs [Connector.Run].
+// New returns a connector that takes cards that were just entered from cards and all others from tokens, which may be nil
+// where nothing but sales is sent. Its owner runs [Connector.Run].
 func New(cfg Config, cards *custody.Store, tokens *tokenization.Service) (*Connector, error) {
 	if cards == nil {
 		return nil, errors.New("acquiring: no custody to take cards from")
@@ -161,14 +173,25 @@ func newConnector(cfg Config) (*Connector, error) {
 	if len(cfg.AcquirerID) > 11 || !isDigits(cfg.AcquirerID) {
 		return nil, errors.New("acquiring: the acquirer id (DE 32) is up to 11 digits")
 	}
-	placed, err := cfg.Additional.placements(spec)
+	additional, err := cfg.Additional.layout(spec)
 	if err != nil {
 		return nil, err
 	}
-	c := &Connector{cfg: cfg.withDefaults(), spec: spec, header: header, placed: placed, flights: newFlights()}
+	if !isEntryMode(spec, cfg.EntryMode) || !isEntryMode(spec, cfg.StoredEntryMode) {
+		return nil, fmt.Errorf("acquiring: an entry mode (DE 22) is %d characters of kind %s in %s", spec.Fields[22].Max, spec.Fields[22].Kind, spec.Name)
+	}
+	c := &Connector{cfg: cfg.withDefaults(), spec: spec, header: header, additional: additional, flights: newFlights()}
 	// Any start is as good; a random one keeps a restart from repeating the last numbers.
 	c.stan.Store(rand.Uint32N(1_000_000))
 	return c, nil
+}
+
+// isEntryMode reports whether mode is empty or may be DE 22.
+func isEntryMode(spec *iso8583.Spec, mode string) bool {
+	w := iso8583.NewWriter(spec, make([]byte, 0, 64), string(spec.Version)+"200")
+	optional(&w, 22, mode)
+	_, err := w.Finish()
+	return err == nil && (mode == "" || len(mode) == spec.Fields[22].Max)
 }
 
 func (cfg Config) withDefaults() Config {
@@ -201,10 +224,14 @@ func (c *Connector) Stats() Stats {
 	return s
 }
 
-// current returns the line that requests may use, nil when there is none.
+// current returns the line that requests may use, nil when there is none. One that broke is none, whether or not Run
+// has seen it.
 func (c *Connector) current() *line {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.line != nil && c.line.broken() {
+		return nil
+	}
 	return c.line
 }
 

@@ -514,7 +514,7 @@ func TestLineIsSignedOnTestedAndSignedOff(t *testing.T) {
 		codes = append(codes, fields[70])
 		stans[fields[11]] = true
 	}
-	if codes[0] != signOn || codes[1] != echoTest || codes[len(codes)-1] != signOff || len(stans) != len(codes) {
+	if codes[0] != "001" || codes[1] != "301" || codes[len(codes)-1] != "002" || len(stans) != len(codes) {
 		t.Errorf("network management %v with %d trace numbers", codes, len(stans))
 	}
 	if c.Healthy() {
@@ -524,7 +524,7 @@ func TestLineIsSignedOnTestedAndSignedOff(t *testing.T) {
 
 func TestLineThatFailsItsTestIsReplaced(t *testing.T) {
 	h := newHost(t, func(p *peer, request *iso8583.Message) {
-		if request.Text(70) != echoTest {
+		if request.Text(70) != "301" {
 			p.send(p.answer(request, "00"))
 		}
 	})
@@ -540,7 +540,7 @@ func TestHostMayTestTheLine(t *testing.T) {
 		w := iso8583.NewWriter(p.spec, make([]byte, 2, 200), "0800")
 		w.Text(7, "0102030405")
 		w.Text(11, "777777")
-		w.Text(70, echoTest)
+		w.Text(70, "301")
 		frame, err := w.Finish()
 		if err != nil {
 			t.Error(err)
@@ -550,7 +550,7 @@ func TestHostMayTestTheLine(t *testing.T) {
 	})
 	online(t, h)
 	h.await("0810")
-	checkFields(t, h.received("0810")[0], map[int]string{0: "0810", 7: "0102030405", 11: "777777", 39: "00", 70: echoTest})
+	checkFields(t, h.received("0810")[0], map[int]string{0: "0810", 7: "0102030405", 11: "777777", 39: "00", 70: "301"})
 }
 
 func TestShutdownWaitsForSalesInFlight(t *testing.T) {
@@ -621,8 +621,12 @@ func TestLogsAndErrorsShowNoCard(t *testing.T) {
 	_, saleErr := c.Sale(t.Context(), saleRequest(1))
 	eventually(t, "another connection", c.Healthy)
 	_, reversalErr := c.Reverse(t.Context(), reversalRequest(1))
+	eventually(t, "another connection", c.Healthy)
+	_, captureErr := c.Capture(t.Context(), captureRequest(1))
+	eventually(t, "another connection", c.Healthy)
+	_, refundErr := c.Refund(t.Context(), refundRequest(1))
 	c.stop()
-	all := log.String() + saleErr.Error() + reversalErr.Error()
+	all := log.String() + saleErr.Error() + reversalErr.Error() + captureErr.Error() + refundErr.Error()
 	for _, secret := range []string{testPAN, testPAN[6:12], "9203" + testCVV} {
 		if strings.Contains(all, secret) {
 			t.Errorf("card data in %s", all)
@@ -671,6 +675,9 @@ func TestConfigurationIsChecked(t *testing.T) {
 		"header":       func(c *Config) { c.Header = "tpdu" },
 		"acquirer":     func(c *Config) { c.AcquirerID = "ABC" },
 		"field":        func(c *Config) { c.Additional.Field = 43 },
+		"entry mode":   func(c *Config) { c.EntryMode = "10" },
+		"stored entry": func(c *Config) { c.StoredEntryMode = "10A" },
+		"of 1993":      func(c *Config) { c.EntryMode = "000010100000" },
 		"no field":     func(c *Config) { c.Additional.Field = 129 },
 		"negative":     func(c *Config) { c.Additional.Field = -1 },
 		"tag":          func(c *Config) { c.Additional.CVV = "1" },

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/acquiring/iso8583"
 )
 
@@ -17,20 +18,31 @@ type query struct {
 	key
 	rrn      string // DE 37
 	amount   string // DE 4, 12 digits
-	currency string // DE 49
+	currency string // DE 49; DE 50 of a reconciliation
 }
 
 // answer is what is kept of a message from the host: nothing of the card.
 type answer struct {
 	query
-	code     string // DE 39
-	approval string // DE 38
+	code       string     // DE 39 as in the edition of 1987
+	action     string     // DE 39 of the edition of 1993
+	approval   string     // DE 38
+	settlement string     // DE 66 of a reconciliation
+	totals     pci.Totals // of a reconciliation
+}
+
+// String returns what the host answered, for errors.
+func (a answer) String() string {
+	if a.action != "" {
+		return "action code " + a.action
+	}
+	return "response code " + a.code
 }
 
 // answerOf reads a message and wipes what it echoes of the card.
 func answerOf(m *iso8583.Message) answer {
 	m.WipeCardData()
-	return answer{
+	a := answer{
 		query: query{
 			key:      key{mti: m.MTI(), stan: m.Text(11), terminal: m.Text(41)},
 			rrn:      m.Text(37),
@@ -40,6 +52,17 @@ func answerOf(m *iso8583.Message) answer {
 		code:     m.Text(39),
 		approval: m.Text(38),
 	}
+	of1993 := a.mti[0] == '1'
+	if of1993 && a.code != "" {
+		a.action, a.code = a.code, iso8583.ResponseCode(a.mti, a.code)
+	}
+	if a.mti[1] == '5' {
+		a.currency, a.totals = m.Text(50), totalsOf(m)
+		if a.settlement = m.Text(66); of1993 {
+			a.settlement = settlementOf(a.action)
+		}
+	}
+	return a
 }
 
 // fits reports whether a can be the answer to q.

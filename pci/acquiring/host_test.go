@@ -179,34 +179,23 @@ func (h *host) await(mti string) {
 
 // answer is what a host echoes, changed as told; an empty value leaves a field out.
 func (p *peer) answer(request *iso8583.Message, code string, changes ...change) []byte {
+	mti := answerTo(request.MTI())
+	if p.spec.Version == '1' && code != "" {
+		code = iso8583.ActionCode(mti, code)
+	}
 	fields := map[int]string{39: code}
-	for _, de := range []int{2, 3, 4, 7, 11, 32, 37, 41, 42, 49, 70} {
+	for _, de := range []int{2, 3, 4, 7, 11, 32, 37, 41, 42, 49, 50, 70} {
 		if request.Has(de) {
 			fields[de] = string(request.AppendTo(nil, de))
 		}
 	}
-	if code == "00" && request.Has(2) {
+	if (code == "00" || code == "000") && request.Has(2) {
 		fields[38] = "A1B2C3"
 	}
 	for _, c := range changes {
 		fields[c.de] = c.value
 	}
-	mti := []byte(request.MTI())
-	mti[2], mti[3] = '1', '0'
-	w := iso8583.NewWriter(p.spec, make([]byte, p.header.Size(), iso8583.MaxFrame), string(mti))
-	for de := 2; de <= iso8583.MaxField; de++ {
-		if fields[de] != "" {
-			w.Text(de, fields[de])
-		}
-	}
-	frame, err := w.Finish()
-	if err == nil {
-		err = p.header.Put(frame)
-	}
-	if err != nil {
-		p.t.Errorf("the host cannot answer: %v", err)
-	}
-	return frame
+	return p.message(mti, fields)
 }
 
 type change struct {
@@ -224,7 +213,7 @@ func (p *peer) send(frames ...[]byte) {
 // agreeable answers network management with 00 and leaves the rest to sale.
 func agreeable(sale func(p *peer, request *iso8583.Message)) func(p *peer, request *iso8583.Message) {
 	return func(p *peer, request *iso8583.Message) {
-		if request.MTI() == "0800" {
+		if mti := request.MTI(); mti == "0800" || mti == "1804" {
 			p.send(p.answer(request, "00"))
 			return
 		}
@@ -257,12 +246,18 @@ func start(t testing.TB, h *host, changes ...func(*Config)) *started {
 	for _, change := range changes {
 		change(&cfg)
 	}
+	h.start()
+	return running(t, cfg)
+}
+
+// running is a connector of test cards that runs until the test ends.
+func running(t testing.TB, cfg Config) *started {
+	t.Helper()
 	c, err := newConnector(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.cards, c.tokens = custodian{testCVV}, vault{custodian{}}
-	h.start()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
@@ -306,7 +301,7 @@ func saleRequest(n int) pci.SaleRequest {
 		Payment: fmt.Sprintf("pay_%d", n),
 		Card:    pci.NewCardRef(),
 		Amount:  pci.Amount{Minor: int64(1000 + n), Currency: "EUR"},
-		Merchant: pci.Merchant{Name: "Kopi & Té", City: "Kuala Lumpur", Country: "MY", MCC: "5812",
+		Merchant: pci.Merchant{Name: "Kopi & Té", City: "Kuala Lumpur", Country: "MY", CountryCode: "458", MCC: "5812",
 			AcquirerMID: "MERCHANT1", TerminalID: "TERM1"},
 		Authentication: pci.Authentication{ECI: "05", CAVV: "AAABBWcSNIdjeUZThmNHAAAAAAA="},
 		Trace:          pci.Trace{STAN: fmt.Sprintf("%06d", n), RRN: fmt.Sprintf("%012d", n), TransmittedAt: saleTime},
@@ -329,4 +324,22 @@ func checkFields(t *testing.T, got map[int]string, want map[int]string) {
 			t.Errorf("DE %d is %q, want %q", de, got[de], want[de])
 		}
 	}
+}
+
+// message frames a message of the host's own.
+func (p *peer) message(mti string, fields map[int]string) []byte {
+	w := iso8583.NewWriter(p.spec, make([]byte, p.header.Size(), iso8583.MaxFrame), mti)
+	for de := 2; de <= iso8583.MaxField; de++ {
+		if fields[de] != "" {
+			w.Text(de, fields[de])
+		}
+	}
+	frame, err := w.Finish()
+	if err == nil {
+		err = p.header.Put(frame)
+	}
+	if err != nil {
+		p.t.Errorf("the host cannot send: %v", err)
+	}
+	return frame
 }

@@ -83,7 +83,8 @@ func (c *Connector) open(ctx context.Context, tcp net.Conn) (*line, error) {
 	if err != nil {
 		return nil, err
 	}
-	go l.read(slot, func(message []byte) { c.receive(l, message) })
+	m := new(iso8583.Message)
+	go l.read(slot, func(message []byte) { c.receive(l, m, message) })
 	return l, nil
 }
 
@@ -117,15 +118,14 @@ func (l *line) read(slot *pan.Slot, receive func(message []byte)) {
 	}
 }
 
-// receive takes one message from the host.
-func (c *Connector) receive(l *line, message []byte) {
-	m, err := iso8583.Parse(c.spec, message)
-	if err != nil {
+// receive takes one message from the host, with m's memory.
+func (c *Connector) receive(l *line, m *iso8583.Message, message []byte) {
+	if err := m.Parse(c.spec, message); err != nil {
 		c.garbled.Add(1)
 		return
 	}
-	if m.MTI() == "0800" {
-		c.agree(context.Background(), l, m)
+	if m.MTI() == c.mti(management) {
+		c.serve(context.Background(), l, m)
 		return
 	}
 	a := answerOf(m)
@@ -175,6 +175,16 @@ func (l *line) end(reason error) {
 		// Closing TLS would wait for a last write; the TCP connection is what matters.
 		_ = l.sent.Close()
 	})
+}
+
+// broken reports whether the reader has ended.
+func (l *line) broken() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // silence returns for how long no message has come.

@@ -7,15 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"time"
-
-	"github.com/finterra/finpay/pci/acquiring/iso8583"
-)
-
-// Network management information codes (DE 70).
-const (
-	signOn   = "001"
-	signOff  = "002"
-	echoTest = "301"
 )
 
 // signOffTimeout bounds the wait for a farewell that changes nothing.
@@ -119,48 +110,6 @@ func (c *Connector) leave(ctx context.Context, l *line) {
 	defer cancel()
 	if err := c.manage(ctx, l, signOff); err != nil {
 		slog.InfoContext(ctx, "the acquirer did not acknowledge the sign-off", "error", err)
-	}
-}
-
-// manage sends a network management request (0800) and waits until the host agrees (0810, DE 39 = 00).
-func (c *Connector) manage(ctx context.Context, l *line, information string) error {
-	stan := fmt.Sprintf("%06d", c.stan.Add(1)%1_000_000)
-	q := query{key: key{mti: "0810", stan: stan}}
-	build := func(_ context.Context, dst, _ []byte) ([]byte, error) {
-		w := iso8583.NewWriter(c.spec, dst, "0800")
-		w.Text(7, time.Now().UTC().Format(transmission))
-		w.Text(11, stan)
-		w.Text(70, information)
-		return w.Finish()
-	}
-	a, _, err := c.exchange(ctx, l, q, build)
-	if err != nil {
-		return err
-	}
-	if a.code != "00" {
-		return fmt.Errorf("refused with response code %s", a.code)
-	}
-	return nil
-}
-
-// agree answers a network management request of the host, as hosts test lines too. Whether the host takes the
-// answer shows in what it does next.
-func (c *Connector) agree(ctx context.Context, l *line, request *iso8583.Message) {
-	_, err := l.transmit(ctx, func(_ context.Context, dst, _ []byte) ([]byte, error) {
-		w := iso8583.NewWriter(c.spec, dst, "0810")
-		for _, de := range []int{7, 11} {
-			if request.Has(de) {
-				w.Text(de, request.Text(de))
-			}
-		}
-		w.Text(39, "00")
-		if request.Has(70) {
-			w.Text(70, request.Text(70))
-		}
-		return w.Finish()
-	})
-	if err != nil {
-		slog.WarnContext(ctx, "the acquirer's line test could not be answered", "error", err)
 	}
 }
 

@@ -5,25 +5,25 @@ type text interface{ ~string | ~[]byte }
 
 const hexDigits = "0123456789ABCDEF"
 
-// fits reports whether v has only characters of a kind.
-func fits[T text](k Kind, v T) bool {
-	for i := range len(v) {
-		if !allowed(k, v[i], i) {
-			return false
+// classes has, for each byte, the bits of the kinds in whose fields it may stand.
+var classes = func() (table [256]uint8) {
+	for c := range table {
+		for k := N; k <= B; k++ {
+			if stands(k, byte(c)) {
+				table[c] |= 1 << k
+			}
 		}
 	}
-	return true
-}
+	return table
+}()
 
-// allowed reports whether c may stand at position i of a field of kind k.
-func allowed(k Kind, c byte, i int) bool {
+// stands reports whether c may stand in a field of kind k, in kind x + n after its first place.
+func stands(k Kind, c byte) bool {
 	digit := c >= '0' && c <= '9'
 	letter := c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z'
 	switch k {
-	case N:
+	case N, XN:
 		return digit
-	case XN:
-		return digit && i > 0 || i == 0 && (c == 'C' || c == 'D')
 	case A:
 		return letter || c == ' '
 	case AN:
@@ -38,14 +38,34 @@ func allowed(k Kind, c byte, i int) bool {
 	return false
 }
 
+// fits reports whether v has only characters of a kind. It looks at all of them, whatever the first ones are: a
+// loop without a way out is the faster one.
+func fits[T text](k Kind, v T) bool {
+	from := 0
+	if k == XN && len(v) > 0 {
+		if v[0] != 'C' && v[0] != 'D' {
+			return false
+		}
+		from = 1
+	}
+	all := uint8(0xFF)
+	for i := from; i < len(v); i++ {
+		all &= classes[v[i]]
+	}
+	return all>>k&1 == 1
+}
+
 // putBCD writes the low nibbles of v's characters, two in a byte, after a zero nibble when their number is odd.
 // Kind Z needs no other table: the low nibble of 0x30 to 0x3F is its code.
 func putBCD[T text](dst []byte, v T) {
-	odd := len(v) % 2
-	clear(dst)
-	for i := range len(v) {
-		at := i + odd
-		dst[at/2] |= v[i] & 0x0F << (4 * (1 - at%2))
+	i := len(v) % 2
+	if i == 1 {
+		dst[0] = v[0] & 0x0F
+		dst = dst[1:]
+	}
+	for at := 0; at < len(dst) && i+1 < len(v); at++ {
+		dst[at] = v[i]<<4 | v[i+1]&0x0F
+		i += 2
 	}
 }
 
@@ -55,13 +75,16 @@ func bcdNibble(src []byte, n, i int) byte {
 	return src[at/2] >> (4 * (1 - at%2)) & 0x0F
 }
 
-// bcdFits reports whether src is what putBCD makes of n characters of kind k.
+// bcdFits reports whether src is what putBCD makes of n characters of kind k. Each nibble is one of kind Z.
 func bcdFits(k Kind, src []byte, n int) bool {
 	if n%2 == 1 && src[0]>>4 != 0 {
 		return false
 	}
-	for i := range n {
-		if !allowed(k, '0'+bcdNibble(src, n, i), i) {
+	if k == Z {
+		return true
+	}
+	for _, c := range src {
+		if c > 0x99 || c&0x0F > 9 {
 			return false
 		}
 	}

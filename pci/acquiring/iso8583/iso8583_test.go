@@ -13,6 +13,8 @@ import (
 	"github.com/finterra/finpay/pci/acquiring/iso8583"
 )
 
+var specs = []*iso8583.Spec{iso8583.ASCII1987, iso8583.Binary1987, iso8583.ASCII1993, iso8583.Binary1993}
+
 // field is one field of a message in a test.
 type field struct {
 	de    int
@@ -99,6 +101,16 @@ var messages = []struct {
 		name: "reversal, binary", spec: iso8583.Binary1987, mti: "0400",
 		fields: []field{{90, "020000004201020304050000012345600000000000"}},
 		hex:    "0400 8000000000000000 0000004000000000 020000004201020304050000012345600000000000",
+	},
+	{
+		name: "sign-on of 1993, characters", spec: iso8583.ASCII1993, mti: "1804",
+		fields: []field{{7, "0102030405"}, {11, "000001"}, {12, "300102030405"}, {24, "801"}},
+		ascii:  "1804" + "0230010000000000" + "0102030405" + "000001" + "300102030405" + "801",
+	},
+	{
+		name: "reversal of 1993, binary", spec: iso8583.Binary1993, mti: "1420",
+		fields: []field{{2, "378282246310005"}, {24, "400"}, {39, "400"}, {56, "120000004230010203040506123456"}},
+		hex:    "1420 4000010002000100 15 0378282246310005 0400 0400 30 120000004230010203040506123456",
 	},
 }
 
@@ -272,6 +284,41 @@ func TestPackingAllocatesNothing(t *testing.T) {
 	}
 }
 
+func TestParsingIntoTheSameMessageAllocatesNothing(t *testing.T) {
+	for _, tt := range messages {
+		wire, err := pack(tt.spec, tt.mti, tt.fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := new(iso8583.Message)
+		got := testing.AllocsPerRun(100, func() {
+			if err := m.Parse(tt.spec, wire); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if got != 0 {
+			t.Errorf("%s: %v allocations", tt.name, got)
+		}
+	}
+}
+
+func TestNothingOfTheMessageBeforeIsLeft(t *testing.T) {
+	m := new(iso8583.Message)
+	for _, tt := range messages {
+		wire, err := pack(tt.spec, tt.mti, tt.fields)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Parse(tt.spec, wire); err != nil {
+			t.Fatal(err)
+		}
+		again, err := repack(tt.spec, m)
+		if err != nil || !bytes.Equal(again, wire) {
+			t.Errorf("%s: packs again to %x, %v", tt.name, again, err)
+		}
+	}
+}
+
 func TestNumbers(t *testing.T) {
 	for _, spec := range []*iso8583.Spec{iso8583.ASCII1987, iso8583.Binary1987} {
 		w := iso8583.NewWriter(spec, make([]byte, 0, 200), "0200")
@@ -364,7 +411,7 @@ func TestWipedFieldIsGoneFromTheBuffer(t *testing.T) {
 }
 
 func TestSpecAndHeaderNames(t *testing.T) {
-	for _, want := range []*iso8583.Spec{iso8583.ASCII1987, iso8583.Binary1987} {
+	for _, want := range specs {
 		if got, err := iso8583.SpecNamed(want.Name); err != nil || got != want {
 			t.Errorf("%s: %v", want.Name, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"math/bits"
 	"strings"
 )
 
@@ -23,23 +24,39 @@ type span struct{ from, units uint16 }
 // Parse reads one message, which must be all of data. It keeps data and copies nothing out of it. Faults are
 // [*Error].
 func Parse(spec *Spec, data []byte) (*Message, error) {
-	if len(data) > MaxFrame {
-		return nil, partError("message", "length %d exceeds %d", len(data), MaxFrame)
-	}
-	m := &Message{spec: spec, data: data}
-	next, err := m.parseHead()
-	if err != nil {
+	m := new(Message)
+	if err := m.Parse(spec, data); err != nil {
 		return nil, err
 	}
-	for de := range m.all() {
-		if next, err = m.parseField(de, next); err != nil {
-			return nil, err
+	return m, nil
+}
+
+// Parse makes m the message that is all of data, as the function [Parse] does, in the place of what it was. After a
+// fault, which is an [*Error], m is of no use.
+func (m *Message) Parse(spec *Spec, data []byte) error {
+	if len(data) > MaxFrame {
+		return partError("message", "length %d exceeds %d", len(data), MaxFrame)
+	}
+	m.spec, m.data, m.bits = spec, data, [2]uint64{}
+	next, err := m.parseHead()
+	if err != nil {
+		return err
+	}
+	for i, left := range m.bits {
+		for left != 0 {
+			lead := bits.LeadingZeros64(left)
+			left &^= 1 << (63 - lead)
+			if de := 64*i + lead + 1; de > 1 {
+				if next, err = m.parseField(de, next); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	if next != len(data) {
-		return nil, partError("message", "%d bytes after the last field", len(data)-next)
+		return partError("message", "%d bytes after the last field", len(data)-next)
 	}
-	return m, nil
+	return nil
 }
 
 // parseHead reads type and bitmaps and returns where the first field begins.
@@ -126,7 +143,7 @@ func (m *Message) MTI() string { return string(m.mti[:]) }
 // Has reports whether a field is there. DE 1 is the secondary bitmap.
 func (m *Message) Has(de int) bool { return de >= 1 && de <= MaxField && m.has(de) }
 
-func (m *Message) has(de int) bool { return m.bits[(de-1)/64]>>(63-(de-1)%64)&1 == 1 }
+func (m *Message) has(de int) bool { return m.bits[uint(de-1)/64]>>(63-uint(de-1)%64)&1 == 1 }
 
 // Fields yields the numbers of the fields that are there, ascending, without the bitmaps.
 func (m *Message) Fields() iter.Seq[int] { return m.all() }

@@ -1,6 +1,9 @@
 package iso8583
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // MaxField is the number of the last data element.
 const MaxField = 128
@@ -8,7 +11,7 @@ const MaxField = 128
 // Spec says how messages are written. It is read only once it is in use.
 type Spec struct {
 	Name    string
-	Version byte     // first digit of the MTI: '0' for the 1987 edition
+	Version byte     // first digit of the MTI: '0' for the 1987 edition, '1' for that of 1993
 	MTI     Encoding // ASCII: 4 characters; BCD: 2 bytes
 	Bitmap  Encoding // ASCII: 16 hexadecimal characters; Binary: 8 bytes
 	Length  Encoding // of LLVAR and LLLVAR. ASCII: 2 or 3 characters; BCD: 1 or 2 bytes
@@ -67,14 +70,16 @@ const (
 	LLLVAR Format = 3
 )
 
-// SpecNamed returns the spec with that name: "ascii1987" or "binary1987".
+// SpecNamed returns the spec with that name: "ascii1987", "binary1987", "ascii1993" or "binary1993".
 func SpecNamed(name string) (*Spec, error) {
-	for _, spec := range []*Spec{ASCII1987, Binary1987} {
+	var names []string
+	for _, spec := range []*Spec{ASCII1987, Binary1987, ASCII1993, Binary1993} {
 		if spec.Name == name {
 			return spec, nil
 		}
+		names = append(names, spec.Name)
 	}
-	return nil, fmt.Errorf("iso8583: no spec is named %q; there are %q and %q", name, ASCII1987.Name, Binary1987.Name)
+	return nil, fmt.Errorf("iso8583: no spec is named %q; there are %s", name, strings.Join(names, ", "))
 }
 
 // IsCardData reports whether a field may carry what must not be kept or shown: the PAN and its expiry, track data,

@@ -130,7 +130,8 @@ func put[T text](w *Writer, de int, value T) {
 	if w.err != nil {
 		return
 	}
-	if w.err = checkValue(w, de, value); w.err != nil {
+	if err := checkValue(w, de, value); err != nil {
+		w.err = err
 		return
 	}
 	if de > 64 {
@@ -139,19 +140,23 @@ func put[T text](w *Writer, de int, value T) {
 		}
 	}
 	f := &w.spec.Fields[de]
-	n := len(value)
-	if f.Format == Fixed {
-		n = f.Max
-	}
-	prefix, size := w.spec.prefixLength(f.Format), w.spec.wireLength(f.Kind, n)
 	at := len(w.buf)
-	if !w.grow(prefix + size) {
-		w.err = fieldError(de, "no room for it in the buffer")
-		return
+	if f.Format == Fixed {
+		if !w.grow(w.spec.wireLength(f.Kind, f.Max)) {
+			w.err = fieldError(de, "no room for it in the buffer")
+			return
+		}
+	} else {
+		prefix := w.spec.prefixLength(f.Format)
+		if !w.grow(prefix + w.spec.wireLength(f.Kind, len(value))) {
+			w.err = fieldError(de, "no room for it in the buffer")
+			return
+		}
+		putNumber(w.buf[at:at+prefix], w.spec.Length, len(value))
+		at += prefix
 	}
-	putNumber(w.buf[at:at+prefix], w.spec.Length, n)
-	putContent(w.spec, f.Kind, w.buf[at+prefix:at+prefix+size], value)
-	w.bits[(de-1)/64] |= 1 << (63 - (de-1)%64)
+	putContent(w.spec, f.Kind, w.buf[at:], value)
+	w.bits[uint(de-1)/64] |= 1 << (63 - uint(de-1)%64)
 	w.last = de
 }
 
