@@ -24,13 +24,10 @@
 //
 // PAN and security code go from locked memory into a message that is built in locked memory, leave in one write,
 // and are wiped before the answer is awaited. Answers are read into locked memory, and what they may echo of
-// the card is wiped before anything else looks at them. Errors and logs carry no card data.
+// the card is wiped before anything else looks at them. With TLS, records are sealed in the buffer that they leave by, and
+// what was opened is wiped by package wire. Errors and logs carry no card data.
 //
 // # What is not
-//
-// With TLS, crypto/tls encrypts outgoing messages in a buffer of its own in place, and decrypts incoming ones in
-// a buffer that it does not wipe: a host that echoes the PAN (DE 2) leaves it there until the next record. Ask the
-// acquirer not to echo it.
 //
 // Requests are not queued: without a connection a sale is refused at once. Repeating captures and reversals until they
 // are acknowledged, also after a crash, is the caller's. Keys are not exchanged with the host, and messages have no MAC.
