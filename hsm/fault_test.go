@@ -537,7 +537,7 @@ func TestACallThatNeverReturnsEndsTheEngine(t *testing.T) {
 		"C_Finalize": {fault.Finalize, true}, "C_GetTokenInfo": {fault.GetTokenInfo, true}, "C_FindObjects": {fault.FindObjects, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFaulty(t, func(cfg *hsm.Config) { cfg.CallLimit = 200 * time.Millisecond })
+			f := newFaulty(t, func(cfg *hsm.Config) { cfg.CallLimit = time.Second })
 			stop := f.load()
 			defer stop()
 			if c.away {
