@@ -71,7 +71,7 @@ func TestDoctorFindsAGoodHSMGood(t *testing.T) {
 			t.Errorf("%+v", safeguard)
 		}
 	}
-	if len(r.Process) != 5 {
+	if len(r.Process) != 6 {
 		t.Errorf("%d safeguards", len(r.Process))
 	}
 	text := s.command("doctor")
