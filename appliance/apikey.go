@@ -30,7 +30,7 @@ type apiKeyCommand struct {
 
 type createKeyCommand struct {
 	Live         bool        `help:"Make a key under which real cards are charged. It needs a hardware HSM whose PIN is kept elsewhere."`
-	Scopes       []api.Scope `help:"What the key may do: payments, tokens, detokenize; audit reads the whole log, every merchant's part." default:"payments" enum:"payments,tokens,detokenize,audit"`
+	Scopes       []api.Scope `help:"What the key may do: payments, tokens, detokenize; admin changes webhook endpoints; audit reads the whole log, every merchant's part." default:"payments" enum:"payments,tokens,detokenize,audit,admin"`
 	ForSimulator bool        `help:"Hand the key to the simulated shop instead of showing it."`
 }
 
