@@ -319,7 +319,7 @@ func TestContractIsServed(t *testing.T) {
 
 // problems are those of problem.go.
 var problems = []*Problem{ErrMalformed, ErrInvalid, ErrUnknownField, ErrTooLarge, ErrMediaType, ErrUnauthorized, ErrForbidden, ErrNotFound, ErrMethod,
-	ErrNoSession, ErrIdempotency, ErrNotSupported, ErrCardNumber, ErrCard, ErrIntakeKey, ErrReplayed, ErrOpenCard, ErrNoDomain, ErrNoRecipient, ErrQuota, ErrInactive, ErrTokenReplaced, ErrTokenBound, ErrRateLimit, ErrUnavailable, ErrInternal}
+	ErrNoSession, ErrIdempotency, ErrNotSupported, ErrCardNumber, ErrCard, ErrIntakeKey, ErrReplayed, ErrOpenCard, ErrNoDomain, ErrNoRecipient, ErrNoEndpoint, ErrQuota, ErrInactive, ErrTokenReplaced, ErrTokenBound, ErrRateLimit, ErrUnavailable, ErrInternal}
 
 func TestContractListsEveryProblem(t *testing.T) {
 	doc, _ := contract()

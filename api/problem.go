@@ -92,6 +92,8 @@ var (
 		Detail: "The domain has acknowledged the change and its window is over. GET the token to see by which it was replaced."}
 	ErrTokenBound = &Problem{Status: http.StatusTooManyRequests, Code: "token_bound", Title: "Too many cards that begin and end alike",
 		Detail: "So many different cards with one first six and last four digits look like a search for one of them. Try again tomorrow, or have an import window opened.", RetryAfter: time.Hour}
+	ErrNoEndpoint = &Problem{Status: http.StatusConflict, Code: "no_endpoint", Title: "No endpoint can take the event",
+		Detail: "No endpoint is enabled that takes events of this type. GET /v1/webhook-endpoints lists them; enable one and ask again."}
 	ErrRateLimit = &Problem{Status: http.StatusTooManyRequests, Code: "rate_limited", Title: "Too many requests",
 		Detail: "Wait as Retry-After says.", RetryAfter: time.Second}
 	ErrUnavailable = &Problem{Status: http.StatusServiceUnavailable, Code: "unavailable", Title: "The appliance cannot serve this now",

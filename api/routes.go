@@ -14,11 +14,12 @@ import (
 	"github.com/finterra/finpay/api/checkout"
 )
 
-// Config is what the handlers call and how much they take. Keys, Payments, Tokens, Intake, Checkout, Cards, Log, Audit and
-// Auditors are required.
+// Config is what the handlers call and how much they take. Keys, Payments, Events, Tokens, Intake, Checkout, Cards, Log, Audit
+// and Auditors are required.
 type Config struct {
 	Keys     Keys
 	Payments Payments
+	Events   Events
 	Tokens   Tokens
 	Intake   IntakeKeys
 	Checkout Checkout
@@ -84,6 +85,7 @@ func (s *server) router() http.Handler {
 	})
 	s.route(r, "/v1/payments/{id}", methods{http.MethodGet: s.authenticated(ScopePayments, s.getPayment)})
 	s.route(r, "/v1/payments/{id}/receipt", methods{http.MethodGet: s.authenticated(ScopePayments, s.getReceipt)})
+	s.routeEvents(r)
 	s.route(r, "/v1/tokens", methods{
 		http.MethodGet:  s.authenticated(ScopeTokens, s.listTokens),
 		http.MethodPost: s.authenticated(ScopeTokens, s.issueToken),

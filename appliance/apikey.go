@@ -37,7 +37,7 @@ type apiKeyCommand struct {
 
 type createKeyCommand struct {
 	Live         bool           `help:"Make a key under which real cards are charged. It needs a hardware HSM whose PIN is kept elsewhere."`
-	Scopes       []api.Scope    `help:"What the key may do: payments, tokens, detokenize; audit reads the whole log, every merchant's part." default:"payments" enum:"payments,tokens,detokenize,audit"`
+	Scopes       []api.Scope    `help:"What the key may do: payments, tokens, detokenize; admin changes webhook endpoints; audit reads the whole log, every merchant's part." default:"payments" enum:"payments,tokens,detokenize,audit,admin"`
 	Allow        []netip.Prefix `help:"Addresses that may use the key; without it, all." placeholder:"203.0.113.0/24"`
 	ForSimulator bool           `help:"Hand the key to the simulated shop instead of showing it."`
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/finterra/finpay/hsm"
 )
 
-// envelope is the sealing of merchants' secrets under some of the keys.
+// envelope is the sealing of webhook secrets under some of the keys.
 func (n *node) envelope(keys keyring) (tink.AEAD, error) {
 	kek, err := keyEncryption(n.engine, keys)
 	if err != nil {
@@ -24,37 +24,19 @@ func (n *node) envelope(keys keyring) (tink.AEAD, error) {
 	return aead.NewKMSEnvelopeAEAD2(aead.AES256GCMKeyTemplate(), kek), nil
 }
 
-// sealed calls f with each merchant.
-func (n *node) sealed(ctx context.Context, f func(store.Merchant) error) error {
-	ids, err := n.store.Read(ctx).MerchantIDs()
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		m, err := n.store.Read(ctx).Merchant(id)
-		if err != nil {
-			return err
-		}
-		if err := f(m); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// sealedUnder counts the merchants whose secrets open under no other version of the key encryption key.
+// sealedUnder counts the webhook endpoints whose secrets open under no other version of the key encryption key.
 func (n *node) sealedUnder(ctx context.Context, key hsm.Key) (count int, err error) {
 	others := slices.DeleteFunc(slices.Clone(n.keys), func(row store.Key) bool { return keyOf(row) == key })
 	envelope, err := n.envelope(others)
 	if err != nil {
 		return 0, err
 	}
-	err = n.sealed(ctx, func(m store.Merchant) error {
-		if !merchant.Opens(envelope, m) {
+	endpoints, err := n.store.Read(ctx).AllEndpoints()
+	for _, e := range endpoints {
+		if !merchant.Opens(envelope, e) {
 			count++
 		}
-		return nil
-	})
+	}
 	return count, err
 }
 
@@ -70,7 +52,7 @@ func (v *reviewer) reseal(role hsm.Role) (task, error) {
 	if !ok {
 		return task{}, errNoKEK
 	}
-	return task{what: fmt.Sprintf("seal every merchant's secrets anew under %s", active.Label()), prepare: func(ctx context.Context, n *node) (change, error) {
+	return task{what: fmt.Sprintf("seal every webhook secret anew under %s", active.Label()), prepare: func(ctx context.Context, n *node) (change, error) {
 		return sealAnew(ctx, n, active)
 	}}, nil
 }
@@ -79,28 +61,28 @@ func sealAnew(ctx context.Context, n *node, active hsm.Key) (change, error) {
 	if now, ok := n.keys.active(active.Role); !ok || now != active {
 		return change{}, errors.New("another version is active than when the plan was reviewed")
 	}
-	var rows []store.Merchant
 	envelope, err := n.envelope(n.keys)
 	if err != nil {
 		return change{}, err
 	}
-	err = n.sealed(ctx, func(m store.Merchant) error {
-		again, err := merchant.Reseal(envelope, m)
-		rows = append(rows, again)
-		return err
-	})
+	rows, err := n.store.Read(ctx).AllEndpoints()
 	if err != nil {
 		return change{}, err
 	}
-	return change{result: fmt.Sprintf("the secrets of %d merchants sealed under %s", len(rows), active.Label()), keys: []string{active.Label()},
+	for i := range rows {
+		if rows[i], err = merchant.Reseal(envelope, rows[i]); err != nil {
+			return change{}, err
+		}
+	}
+	return change{result: fmt.Sprintf("the secrets of %d webhook endpoints sealed under %s", len(rows), active.Label()), keys: []string{active.Label()},
 		apply: func(tx *ledger.Tx, data func() map[string]any) error {
-			for _, m := range rows {
-				if err := tx.PutMerchant(m); err != nil {
+			for _, e := range rows {
+				if err := tx.PutEndpoint(e); err != nil {
 					return err
 				}
 			}
 			d := data()
-			d["merchants"] = len(rows)
+			d["endpoints"] = len(rows)
 			tx.Record(ledger.Entry{Type: "key.resealed", Actor: "operator", Origin: "local", Outcome: ledger.Success, Resource: keyResource(active), Data: d})
 			return nil
 		}}, nil

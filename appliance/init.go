@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,7 +28,7 @@ import (
 
 type initCommand struct {
 	MerchantName string `help:"Name of the first merchant, as on card statements." default:"Pelangi Tea"`
-	WebhookURL   string `help:"Where the first merchant receives webhooks; empty: the simulated shop." placeholder:"URL"`
+	WebhookURL   string `help:"Where the first merchant receives webhooks; empty: nowhere yet. The simulated shop gets an endpoint of its own." placeholder:"URL"`
 	AwaitRestore bool   `help:"Leave out the recoverable keys, and the merchant, whose secret they seal: a ceremony restores them, then run init again."`
 }
 
@@ -85,8 +84,11 @@ func (r *setUpReport) print(w io.Writer) {
 	if r.apiKey == "" {
 		return
 	}
-	fmt.Fprintf(w, "\nFor merchant %s. The API key is shown this once; only its HMAC is kept.\n\n", r.merchantID)
-	fmt.Fprintf(w, "  test API key    %s\n  return secret   %s\n  webhook secret  %s\n", r.apiKey, r.returns, r.webhooks)
+	fmt.Fprintf(w, "\nFor merchant %s. What is secret is shown this once.\n\n", r.merchantID)
+	fmt.Fprintf(w, "  test API key    %s\n  return secret   %s\n", r.apiKey, r.returns)
+	if r.webhooks != "" {
+		fmt.Fprintf(w, "  webhook secret  %s\n", r.webhooks)
+	}
 }
 
 func (c initCommand) setUp(ctx context.Context, g globals) (*setUpReport, error) {
@@ -290,11 +292,10 @@ func (c initCommand) enter(ctx context.Context, cfg config.Config, report *setUp
 	if err := writeVerifierKeys(cfg, n, report); err != nil {
 		return err
 	}
-	shopURL, err := makeSimulatorCA(cfg)
-	if err != nil || c.AwaitRestore {
+	if err := makeSimulatorCA(cfg); err != nil || c.AwaitRestore {
 		return err
 	}
-	return c.makeMerchant(ctx, n, shopURL, report)
+	return c.makeMerchant(ctx, cfg, n, report)
 }
 
 // writeVerifierKeys keeps the log's public keys beside the database.
@@ -316,16 +317,13 @@ func writeVerifierKeys(cfg config.Config, n *node, report *setUpReport) error {
 	return nil
 }
 
-func (c initCommand) makeMerchant(ctx context.Context, n *node, shopURL string, report *setUpReport) error {
+func (c initCommand) makeMerchant(ctx context.Context, cfg config.Config, n *node, report *setUpReport) error {
 	_, err := n.store.Read(ctx).Merchant(firstMerchant)
 	if err == nil {
 		return nil
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return err
-	}
-	if c.WebhookURL == "" {
-		c.WebhookURL = shopURL + "/webhook"
 	}
 	if err := n.merchants.Create(ctx, c.merchant()); err != nil {
 		return err
@@ -337,7 +335,15 @@ func (c initCommand) makeMerchant(ctx context.Context, n *node, shopURL string, 
 		return err
 	}
 	secrets, err := n.merchants.Secrets(ctx, firstMerchant)
-	report.returns, report.webhooks = secrets.Return, secrets.Webhook
+	if err != nil {
+		return err
+	}
+	report.returns = secrets.Return
+	if c.WebhookURL == "" {
+		return nil
+	}
+	endpoint, err := n.endpoints(cfg, nil).Equip(ctx, thisUser(), firstMerchant, c.WebhookURL)
+	report.webhooks = endpoint.Secret
 	return err
 }
 
@@ -378,18 +384,13 @@ func enterKeys(ctx context.Context, cfg config.Config) (err error) {
 	return nil
 }
 
-// makeSimulatorCA makes the certificate authority of the simulated counterparties, so that serve finds it, and
-// returns the shop's address.
-func makeSimulatorCA(cfg config.Config) (shopURL string, err error) {
+// makeSimulatorCA makes the certificate authority of the simulated counterparties, so that serve finds it.
+func makeSimulatorCA(cfg config.Config) error {
 	certificates, err := simulator.OpenCertificates(simulatorDir(cfg))
 	if err != nil {
-		return "", err
+		return err
 	}
-	if err := certificates.WriteCA(filepath.Join(simulatorDir(cfg), "ca.pem")); err != nil {
-		return "", err
-	}
-	_, port, err := net.SplitHostPort(cfg.Simulator.Web)
-	return "https://localhost:" + port, err
+	return certificates.WriteCA(filepath.Join(simulatorDir(cfg), "ca.pem"))
 }
 
 func (c initCommand) merchant() store.Merchant {
@@ -397,7 +398,6 @@ func (c initCommand) merchant() store.Merchant {
 		ID:          firstMerchant,
 		Domain:      "first",
 		ReturnHosts: []string{},
-		WebhookURL:  c.WebhookURL,
 		Profile: pci.Merchant{
 			ID:            firstMerchant,
 			Name:          c.MerchantName,

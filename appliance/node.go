@@ -12,6 +12,7 @@ import (
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/merchant"
 	"github.com/finterra/finpay/appliance/store"
+	"github.com/finterra/finpay/appliance/webhook"
 	"github.com/finterra/finpay/hsm"
 )
 
@@ -99,6 +100,12 @@ func openToLook(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *no
 		KEK:    kek,
 	})
 	return n, nil
+}
+
+// endpoints is the register of where merchants are told of events; wake is told that there is something to deliver.
+func (n *node) endpoints(cfg config.Config, wake func()) *webhook.Register {
+	return webhook.NewRegister(webhook.RegisterConfig{Store: n.store, Ledger: n.ledger, Merchants: n.merchants,
+		AllowPrivate: cfg.Webhooks.AllowPrivate, Wake: wake})
 }
 
 func (n *node) openLedger(ctx context.Context, cfg config.Config, log *slog.Logger) error {

@@ -96,6 +96,7 @@ type appliance struct {
 	acquirer *acquiring.Connector
 	payments *payment.Service
 	webhooks *webhook.Sender
+	events   *webhook.Register
 	cipher   *tokenization.Service       // computes tokens
 	ciphers  map[uint32]*hsm.BlockCipher // of the tokenization key's versions; operations guards it
 	tokens   *tokens.Service             // issues them
@@ -134,6 +135,7 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 	}
 	a.webhooks = webhook.New(webhook.Config{Store: n.store, Ledger: n.ledger, Secrets: n.merchants, AllowPrivate: cfg.Webhooks.AllowPrivate,
 		Roots: roots, Timeout: cfg.Webhooks.Timeout, Log: log})
+	a.events = n.endpoints(cfg, a.webhooks.Wake)
 	a.payments = payment.New(payment.Config{
 		Store: n.store, Ledger: n.ledger, Merchants: n.merchants, Origins: mac{n.engine.MAC(n.keys.key(roleOrigin))},
 		Tokens: a.cipher, ThreeDS: a.threeDS, Acquirer: a.acquirer, Cards: a.cards, Outbox: a.webhooks.Wake,
@@ -418,7 +420,7 @@ func (l *listeners) serve(ctx context.Context) error {
 }
 
 func (a *appliance) handler(m *metrics) http.Handler {
-	return api.New(api.Config{Keys: a.node.merchants, Payments: a.payments, Tokens: a.tokens, Intake: intakeDocument{a.sealed},
+	return api.New(api.Config{Keys: a.node.merchants, Payments: a.payments, Events: a.events, Tokens: a.tokens, Intake: intakeDocument{a.sealed},
 		Checkout: a.payments, Cards: a.intake, Log: publicLog{a.node.ledger, a.node.store}, Audit: a.auditors, Auditors: a.auditors, Logger: a.log,
 		Wipe: wire.Wipe, Breach: func(directive string) { m.breaches.WithLabelValues(directive).Inc() },
 		Limits: api.Limits{

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"text/tabwriter"
@@ -79,7 +80,7 @@ func simulatorConfig(cfg config.Config) (simulator.Config, error) {
 	}, nil
 }
 
-// equipShop gives the simulated shop an API key and its merchant's secrets, unless it has them.
+// equipShop gives the simulated shop an API key, its merchant's return secret and a webhook endpoint, unless it has them.
 func equipShop(ctx context.Context, cfg config.Config) error {
 	if _, err := os.Stat(shopFile(cfg)); err == nil {
 		return nil
@@ -97,7 +98,15 @@ func equipShop(ctx context.Context, cfg config.Config) error {
 	if err != nil {
 		return err
 	}
-	text, err := json.MarshalIndent(shopCredentials{apiKey, secrets.Return, secrets.Webhook}, "", "  ")
+	_, port, err := net.SplitHostPort(cfg.Simulator.Web)
+	if err != nil {
+		return err
+	}
+	endpoint, err := n.endpoints(cfg, nil).Equip(ctx, thisUser(), firstMerchant, "https://localhost:"+port+"/webhook")
+	if err != nil {
+		return err
+	}
+	text, err := json.MarshalIndent(shopCredentials{apiKey, secrets.Return, endpoint.Secret}, "", "  ")
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (w *signingWorld) write(t *testing.T) (stop func()) {
 func (w *signingWorld) change() {
 	id := fmt.Sprintf("mer_%d", w.next.Add(1))
 	_, err := w.ledger.Commit(context.Background(), func(tx *ledger.Tx) error {
-		if err := tx.PutMerchant(store.Merchant{ID: id, WebhookSecret: []byte{1}, CreatedAt: time.Now()}); err != nil {
+		if err := tx.PutMerchant(store.Merchant{ID: id, CreatedAt: time.Now()}); err != nil {
 			return err
 		}
 		tx.Record(ledger.Entry{Type: "test", Resource: id})

@@ -100,7 +100,7 @@ func change(l *ledger.Ledger, id string, n int) error {
 		defer cancel()
 	}
 	_, err := l.Commit(ctx, func(tx *ledger.Tx) error {
-		if err := tx.PutMerchant(store.Merchant{ID: id, Domain: "d", WebhookSecret: []byte{1}, CreatedAt: time.Now()}); err != nil {
+		if err := tx.PutMerchant(store.Merchant{ID: id, Domain: "d", CreatedAt: time.Now()}); err != nil {
 			return err
 		}
 		if err := tx.PutToken(tokenOf(id)); err != nil {

@@ -72,7 +72,7 @@ type log struct {
 	next  atomic.Int64
 }
 
-var merchant = store.Merchant{ID: "mer_1", Domain: "shop", WebhookSecret: []byte{1}, CreatedAt: time.Unix(1_900_000_000, 0)}
+var merchant = store.Merchant{ID: "mer_1", Domain: "shop", CreatedAt: time.Unix(1_900_000_000, 0)}
 
 func openLog(t testing.TB, dir string, signer *hsm.Signer) *log {
 	t.Helper()

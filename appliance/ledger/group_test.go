@@ -38,7 +38,7 @@ func together(t *testing.T, l *Ledger, changes ...func(*Tx) error) []result {
 func pay(n, entries int, end error) func(*Tx) error {
 	return func(tx *Tx) error {
 		id := fmt.Sprintf("mer_%d", n)
-		if err := tx.PutMerchant(store.Merchant{ID: id, WebhookSecret: []byte{1}}); err != nil {
+		if err := tx.PutMerchant(store.Merchant{ID: id}); err != nil {
 			return err
 		}
 		for range entries {

@@ -1,6 +1,6 @@
 // Package merchant keeps merchants, their API keys and their secrets.
 //
-// An API key is stored as an HMAC under the HSM's `apikey`; a webhook secret is sealed under the HSM's `kek`; a
+// An API key is stored as an HMAC under the HSM's `apikey`; the secret of a webhook endpoint is sealed under the HSM's `kek`; a
 // return secret and a checkout session are not stored at all, but derived in the HSM each time. A copy of the
 // database grants nothing.
 package merchant
@@ -54,22 +54,15 @@ func New(cfg Config) *Service {
 	return &Service{cfg: cfg, refused: make(map[string]time.Time)}
 }
 
-// Secrets are what a merchant needs to trust what it is told.
+// Secrets are what a merchant needs to trust what a shopper's browser brings back.
 type Secrets struct {
-	Return  string // rsec_…: verifies the signed return URL
-	Webhook string // whsec_…: verifies webhooks (Standard Webhooks)
+	Return string // rsec_…: verifies the signed return URL
 }
 
-// Create enters a merchant and makes its webhook secret.
+// Create enters a merchant.
 func (s *Service) Create(ctx context.Context, m store.Merchant) error {
-	secret := make([]byte, 32)
-	_, _ = rand.Read(secret)
-	sealed, err := s.cfg.KEK.Encrypt(secret, webhookContext(m.ID))
-	if err != nil {
-		return fmt.Errorf("seal the webhook secret: %w", err)
-	}
-	m.WebhookSecret, m.CreatedAt = sealed, s.cfg.Now()
-	_, err = s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
+	m.CreatedAt = s.cfg.Now()
+	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		if err := tx.PutMerchant(m); err != nil {
 			return err
 		}
@@ -82,50 +75,15 @@ func (s *Service) Create(ctx context.Context, m store.Merchant) error {
 
 // Secrets returns a merchant's secrets.
 func (s *Service) Secrets(ctx context.Context, merchantID string) (Secrets, error) {
-	m, err := s.cfg.Store.Read(ctx).Merchant(merchantID)
-	if err != nil {
+	if _, err := s.cfg.Store.Read(ctx).Merchant(merchantID); err != nil {
 		return Secrets{}, fmt.Errorf("merchant %s: %w", merchantID, err)
-	}
-	webhook, err := s.WebhookSecret(m)
-	if err != nil {
-		return Secrets{}, err
 	}
 	key, err := s.returnKey(ctx, merchantID)
 	if err != nil {
 		return Secrets{}, err
 	}
-	return Secrets{Return: "rsec_" + base64.RawURLEncoding.EncodeToString(key), Webhook: webhook}, nil
+	return Secrets{Return: "rsec_" + base64.RawURLEncoding.EncodeToString(key)}, nil
 }
-
-// WebhookSecret opens a merchant's webhook secret, in the form of Standard Webhooks: whsec_ and base64.
-func (s *Service) WebhookSecret(m store.Merchant) (string, error) {
-	secret, err := s.cfg.KEK.Decrypt(m.WebhookSecret, webhookContext(m.ID))
-	if err != nil {
-		return "", fmt.Errorf("merchant %s: open the webhook secret: %w", m.ID, err)
-	}
-	return "whsec_" + base64.StdEncoding.EncodeToString(secret), nil
-}
-
-// Opens reports whether a merchant's secrets can be opened under a key encryption key.
-func Opens(kek tink.AEAD, m store.Merchant) bool {
-	_, err := kek.Decrypt(m.WebhookSecret, webhookContext(m.ID))
-	return err == nil
-}
-
-// Reseal returns a merchant whose secrets are sealed under the active version of a key encryption key.
-func Reseal(kek tink.AEAD, m store.Merchant) (store.Merchant, error) {
-	secret, err := kek.Decrypt(m.WebhookSecret, webhookContext(m.ID))
-	if err != nil {
-		return m, fmt.Errorf("merchant %s: open the webhook secret: %w", m.ID, err)
-	}
-	defer clear(secret)
-	if m.WebhookSecret, err = kek.Encrypt(secret, webhookContext(m.ID)); err != nil {
-		return m, fmt.Errorf("merchant %s: seal the webhook secret: %w", m.ID, err)
-	}
-	return m, nil
-}
-
-func webhookContext(merchantID string) []byte { return []byte("webhook secret v1\x00" + merchantID) }
 
 // returnKey derives the key under which a merchant's return URLs are signed: the merchant can verify them, yet the
 // HSM's own key never leaves and nothing is stored.

@@ -271,15 +271,13 @@ func (w *world) entries(id string) []ledger.Entry {
 // events are what a merchant will be told of a payment, by type.
 func (w *world) events(id string) map[string]int {
 	w.t.Helper()
-	due, err := w.store.Read(context.Background()).DueDeliveries(w.clock.Now().Add(time.Hour), 10_000)
+	told, err := w.store.Read(context.Background()).Events(store.EventFilter{MerchantID: w.payment(id).MerchantID, PaymentID: id, Limit: 10_000})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	n := make(map[string]int)
-	for _, d := range due {
-		if d.Event.PaymentID == id {
-			n[d.Event.Type]++
-		}
+	for _, e := range told {
+		n[e.Type]++
 	}
 	return n
 }

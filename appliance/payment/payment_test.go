@@ -827,22 +827,22 @@ func TestWhatAMerchantIsTold(t *testing.T) {
 	id, secret := w.create()
 	w.paid(secret, card{acquirer: pci.Refused, code: "51"})
 	w.paid(secret, card{})
-	due, err := w.store.Read(t.Context()).DueDeliveries(w.clock.Now(), 10)
-	if err != nil || len(due) != 2 {
-		t.Fatalf("%d events, %v", len(due), err)
+	told, err := w.store.Read(t.Context()).Events(store.EventFilter{MerchantID: w.payment(id).MerchantID, Limit: 10})
+	if err != nil || len(told) != 2 {
+		t.Fatalf("%d events, %v", len(told), err)
 	}
-	for _, d := range due {
+	for _, e := range told {
 		var body struct {
 			Type string
 			Data api.Payment
 		}
-		if err := json.Unmarshal(d.Event.Body, &body); err != nil {
+		if err := json.Unmarshal(e.Body, &body); err != nil {
 			t.Fatal(err)
 		}
-		if body.Type != d.Event.Type || body.Data.ID != id || "payment."+string(body.Data.Status) != body.Type || body.Data.CheckoutURL != "" {
-			t.Errorf("%s: %s", d.Event.Type, d.Event.Body)
+		if body.Type != e.Type || body.Data.ID != id || "payment."+string(body.Data.Status) != body.Type || body.Data.CheckoutURL != "" {
+			t.Errorf("%s: %s", e.Type, e.Body)
 		}
-		if strings.Contains(string(d.Event.Body), secret) {
+		if strings.Contains(string(e.Body), secret) {
 			t.Error("an event carries the checkout session")
 		}
 	}

@@ -76,6 +76,7 @@ type returned struct {
 // webhookEvent is a notification of the appliance.
 type webhookEvent struct {
 	ID       string `json:"id"`
+	Sequence int64  `json:"sequence"`
 	Type     string `json:"type"`
 	Status   string `json:"status"`
 	Verified bool   `json:"verified"`
@@ -292,8 +293,9 @@ func (s *Shop) takeWebhook(w http.ResponseWriter, r *http.Request) {
 	}
 	verification := s.webhooks.Verify(payload, r.Header)
 	var event struct {
-		Type string `json:"type"`
-		Data struct {
+		Sequence int64  `json:"sequence"`
+		Type     string `json:"type"`
+		Data     struct {
 			ID        string `json:"id"`
 			PaymentID string `json:"payment_id"`
 			Status    string `json:"status"`
@@ -304,7 +306,7 @@ func (s *Shop) takeWebhook(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.noteEvent(cmp.Or(event.Data.PaymentID, event.Data.ID), webhookEvent{
-		ID: r.Header.Get(standardwebhooks.HeaderWebhookID), Type: event.Type, Status: event.Data.Status, Verified: verification == nil,
+		ID: r.Header.Get(standardwebhooks.HeaderWebhookID), Sequence: event.Sequence, Type: event.Type, Status: event.Data.Status, Verified: verification == nil,
 	})
 	if verification != nil {
 		logger(s.cfg.Log).WarnContext(r.Context(), "shop: a webhook was refused", "error", verification)
@@ -329,8 +331,8 @@ func (s *Shop) showOrders(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, map[string][]order{"orders": s.snapshot()})
 }
 
-// snapshot joins orders with their events. The status is that of the latest verified event, else of the verified
-// return.
+// snapshot joins orders with their events. The status is that of the verified event with the highest number, since deliveries may
+// overtake each other, else of the verified return.
 func (s *Shop) snapshot() []order {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -344,9 +346,10 @@ func (s *Shop) snapshot() []order {
 		if o.Return != nil && o.Return.Verified {
 			o.Status = o.Return.Status
 		}
+		last := int64(-1)
 		for _, event := range o.Webhooks {
-			if event.Verified && event.Status != "" {
-				o.Status = event.Status
+			if event.Verified && event.Status != "" && event.Sequence > last {
+				o.Status, last = event.Status, event.Sequence
 			}
 		}
 		list = append(list, o)

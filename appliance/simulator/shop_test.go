@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -156,9 +157,9 @@ func TestAWebhookIsBelievedOnlyWithItsSignature(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	payload := `{"type":"payment.captured","timestamp":"2030-01-01T12:00:00Z","data":{"id":"pay_1","status":"captured"}}`
+	payload := `{"sequence":2,"type":"payment.captured","timestamp":"2030-01-01T12:00:00Z","data":{"id":"pay_1","status":"captured"}}`
 	deliver := func(id, payload string, at time.Time) int {
-		signature, err := hook.Sign(id, at, []byte(`{"type":"payment.captured","timestamp":"2030-01-01T12:00:00Z","data":{"id":"pay_1","status":"captured"}}`))
+		signature, err := hook.Sign(id, at, []byte(`{"sequence":2,"type":"payment.captured","timestamp":"2030-01-01T12:00:00Z","data":{"id":"pay_1","status":"captured"}}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,9 +187,80 @@ func TestAWebhookIsBelievedOnlyWithItsSignature(t *testing.T) {
 		}
 	}
 	got := ordersOf(t, shop)[0]
-	if got.Status != "captured" || len(got.Webhooks) != 3 || got.Webhooks[2] != (webhookEvent{"evt_1", "payment.captured", "captured", true}) {
+	if got.Status != "captured" || len(got.Webhooks) != 3 || got.Webhooks[2] != (webhookEvent{ID: "evt_1", Sequence: 2, Type: "payment.captured", Status: "captured", Verified: true}) {
 		t.Errorf("order %+v", got)
 	}
+}
+
+// notify delivers an event under the shop's secret and others.
+func notify(t *testing.T, shop *Shop, id, payload string, secrets ...string) int {
+	t.Helper()
+	now := time.Now() // the library's clock
+	signatures := make([]string, len(secrets))
+	for i, secret := range secrets {
+		hook, err := standardwebhooks.NewWebhook(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if signatures[i], err = hook.Sign(id, now, []byte(payload)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := httptest.NewRequest(http.MethodPost, "/webhook", strings.NewReader(payload))
+	r.Header.Set("webhook-id", id)
+	r.Header.Set("webhook-timestamp", fmt.Sprint(now.Unix()))
+	r.Header.Set("webhook-signature", strings.Join(signatures, " "))
+	w := httptest.NewRecorder()
+	shop.ServeHTTP(w, r)
+	return w.Code
+}
+
+func TestEventsThatOvertakeEachOtherDoNotSetAnOrderBack(t *testing.T) {
+	shop, _, _ := startShop(t, created)
+	if _, _, err := shop.CreatePayment(t.Context(), 1290, "EUR", "order-1"); err != nil {
+		t.Fatal(err)
+	}
+	another := "whsec_" + base64.StdEncoding.EncodeToString([]byte("76543210fedcba9876543210"))
+	for _, payload := range []string{
+		`{"sequence":2,"type":"payment.captured","data":{"id":"pay_1","status":"captured"}}`,
+		`{"sequence":1,"type":"payment.declined","data":{"id":"pay_1","status":"declined"}}`,
+	} {
+		if code := notify(t, shop, "evt_"+payload[12:13], payload, another, webhookSecret); code != http.StatusNoContent { // during a rotation
+			t.Errorf("%d", code)
+		}
+	}
+	if got := ordersOf(t, shop)[0]; got.Status != "captured" || len(got.Webhooks) != 2 {
+		t.Errorf("%+v", got)
+	}
+	if code := notify(t, shop, "evt_3", `{"sequence":3,"type":"payment.failed","data":{"id":"pay_1","status":"failed"}}`, another); code != http.StatusUnauthorized {
+		t.Errorf("under another secret: %d", code)
+	}
+	if got := ordersOf(t, shop)[0].Status; got != "captured" {
+		t.Errorf("status %q", got)
+	}
+}
+
+// FuzzWebhook holds what anybody may send to a shop: without the signature, no order changes.
+func FuzzWebhook(f *testing.F) {
+	for _, payload := range []string{`{"sequence":9,"type":"payment.captured","data":{"id":"pay_1","status":"captured"}}`, `{"data":{"payment_id":"pay_1","status":"failed"}}`, "[]", "", `{"sequence":1e99}`} {
+		f.Add(payload, "v1,AAAA v1a,BBBB", "1900000000")
+	}
+	f.Fuzz(func(t *testing.T, payload, signature, timestamp string) {
+		shop, err := NewShop(ShopConfig{ReturnSecret: returnSecret, WebhookSecret: webhookSecret, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shop.orders = append(shop.orders, &order{Reference: "order-1", PaymentID: "pay_1", Status: "created"})
+		r := httptest.NewRequest(http.MethodPost, "/webhook", strings.NewReader(payload))
+		r.Header.Set("webhook-id", "evt_1")
+		r.Header.Set("webhook-timestamp", timestamp)
+		r.Header.Set("webhook-signature", signature)
+		w := httptest.NewRecorder()
+		shop.ServeHTTP(w, r)
+		if status := shop.snapshot()[0].Status; w.Code == http.StatusNoContent || status != "created" {
+			t.Errorf("%d, and the order is %s", w.Code, status)
+		}
+	})
 }
 
 func TestSecretsAreChecked(t *testing.T) {

@@ -69,6 +69,10 @@ func (q Queries) coveredMerchants(hashed func(table, key string, value any) erro
 		"SELECT "+apiKeyColumns+" FROM api_keys"); err != nil {
 		return err
 	}
+	if err := each(q, scanEndpoint, func(e Endpoint) error { return hashed("webhook_endpoints", e.ID, e) },
+		"SELECT "+endpointColumns+" FROM webhook_endpoints"); err != nil {
+		return err
+	}
 	return each(q, scanRecipient, func(r Recipient) error { return hashed("recipients", r.KeyID, r) },
 		"SELECT "+recipientColumns+" FROM recipients")
 }

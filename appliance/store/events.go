@@ -1,82 +1,82 @@
 package store
 
-import "time"
+import (
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Event is something a merchant is told of.
 type Event struct {
 	ID         string
 	MerchantID string
 	PaymentID  string
+	Sequence   int64 // rises within a payment
 	Type       string
 	Body       []byte // JSON, the body of the webhook
 	CreatedAt  time.Time
 }
 
-const eventColumns = "e.id, e.merchant_id, e.payment_id, e.type, e.body, e.created_at"
+const eventColumns = "e.id, e.merchant_id, e.payment_id, e.sequence, e.type, e.body, e.created_at"
 
 func scanEvent(row scanner) (Event, error) {
 	var e Event
-	err := row.Scan(&e.ID, &e.MerchantID, &e.PaymentID, &e.Type, &e.Body, scanTime{&e.CreatedAt})
+	err := row.Scan(&e.ID, &e.MerchantID, &e.PaymentID, &e.Sequence, &e.Type, &e.Body, scanTime{&e.CreatedAt})
 	return e, translate(err)
 }
 
-// Delivery is where an event stands on its way to the merchant.
-type Delivery struct {
-	Event  Event
-	Status string
-	Tries  int
-	NextAt time.Time
-}
+// perLog is how many events a payment can have in one log before their numbers reach those of the next.
+const perLog = 1 << 20
 
-// What becomes of a delivery.
-const (
-	DeliveryPending   = "pending"
-	DeliveryDelivered = "delivered"
-	DeliveryFailed    = "failed"
-)
-
-// PutEvent puts an event into the outbox, due at once.
+// PutEvent puts an event into the outbox, due at once at each of the merchant's endpoints that takes its type. It gives the
+// event its number and writes it into the body, a JSON object, as its first member. Numbers of a log begin above those of the
+// logs before: a restored database has a new log, and must not give again what the lost one gave.
 func (tx *Tx) PutEvent(e Event) error {
+	if len(e.Body) < len(`{"":0}`) || e.Body[0] != '{' {
+		return fmt.Errorf("event %s: the body is no JSON object with members", e.ID)
+	}
+	if err := tx.q.QueryRowContext(tx.ctx, "SELECT max(coalesce(max(sequence), 0), ?) + 1 FROM events WHERE payment_id = ?",
+		tx.Log()*perLog, e.PaymentID).Scan(&e.Sequence); err != nil {
+		return translate(err)
+	}
+	e.Body = append(fmt.Appendf(nil, `{"sequence":%d,`, e.Sequence), e.Body[1:]...)
 	inUTC(&e.CreatedAt)
-	if err := tx.write("events", e.ID, e, "INSERT INTO events (id, merchant_id, payment_id, type, body, created_at) VALUES (?,?,?,?,?,?)",
-		e.ID, e.MerchantID, e.PaymentID, e.Type, e.Body, formatTime(e.CreatedAt)); err != nil {
+	if err := tx.write("events", e.ID, e, "INSERT INTO events (id, merchant_id, payment_id, sequence, type, body, created_at) VALUES (?,?,?,?,?,?,?)",
+		e.ID, e.MerchantID, e.PaymentID, e.Sequence, e.Type, e.Body, formatTime(e.CreatedAt)); err != nil {
 		return err
 	}
-	return tx.Exec("INSERT INTO deliveries (event_id, status, next_at) VALUES (?,?,?)", e.ID, DeliveryPending, formatTime(e.CreatedAt))
+	return tx.Exec(`INSERT INTO deliveries (event_id, endpoint_id, status, next_at) SELECT ?, id, 'pending', ? FROM webhook_endpoints
+		WHERE merchant_id = ? AND status = 'enabled' AND (types = '[]' OR EXISTS (SELECT 1 FROM json_each(types) WHERE value = ?))`,
+		e.ID, formatTime(e.CreatedAt), e.MerchantID, e.Type)
 }
 
-// DueDeliveries returns pending deliveries whose time has come, oldest first.
-func (q Queries) DueDeliveries(now time.Time, limit int) ([]Delivery, error) {
-	rows, err := q.q.QueryContext(q.ctx, `SELECT `+eventColumns+`, d.status, d.tries, d.next_at
-		FROM deliveries d JOIN events e ON e.id = d.event_id
-		WHERE d.status = 'pending' AND d.next_at <= ? ORDER BY d.next_at, e.id LIMIT ?`, formatTime(now), limit)
-	if err != nil {
-		return nil, translate(err)
-	}
-	defer func() { _ = rows.Close() }()
-	var due []Delivery
-	for rows.Next() {
-		var d Delivery
-		if err := rows.Scan(&d.Event.ID, &d.Event.MerchantID, &d.Event.PaymentID, &d.Event.Type, &d.Event.Body,
-			scanTime{&d.Event.CreatedAt}, &d.Status, &d.Tries, scanTime{&d.NextAt}); err != nil {
-			return nil, translate(err)
+// Event returns one event.
+func (q Queries) Event(id string) (Event, error) {
+	return scanEvent(q.q.QueryRowContext(q.ctx, "SELECT "+eventColumns+" FROM events e WHERE e.id = ?", id))
+}
+
+// EventFilter narrows a list of events. Empty fields do not.
+type EventFilter struct {
+	MerchantID string
+	PaymentID  string
+	Type       string
+	From, To   time.Time // To is not included
+	Before     string    // events older than this id
+	Limit      int
+}
+
+// Events returns events, newest first.
+func (q Queries) Events(f EventFilter) (list []Event, err error) {
+	where, args := []string{"e.merchant_id = ?"}, []any{f.MerchantID}
+	for _, c := range []struct{ condition, value string }{
+		{"e.payment_id = ?", f.PaymentID}, {"e.type = ?", f.Type}, {"e.created_at >= ?", formatTime(f.From)},
+		{"e.created_at < ?", formatTime(f.To)}, {"e.id < ?", f.Before},
+	} {
+		if c.value != "" {
+			where, args = append(where, c.condition), append(args, c.value)
 		}
-		due = append(due, d)
 	}
-	return due, translate(rows.Err())
-}
-
-// NextDelivery returns when the next pending delivery is due, or [ErrNotFound].
-func (q Queries) NextDelivery() (time.Time, error) {
-	var at time.Time
-	err := q.q.QueryRowContext(q.ctx, "SELECT next_at FROM deliveries WHERE status = 'pending' ORDER BY next_at LIMIT 1").Scan(scanTime{&at})
-	return at, translate(err)
-}
-
-// PutDeliveryTry notes a try and what comes next. No entry covers it.
-func (tx *Tx) PutDeliveryTry(d Delivery, at time.Time, code int, problem string) error {
-	if err := tx.Exec("INSERT INTO delivery_tries (event_id, n, at, code, error) VALUES (?,?,?,?,?)", d.Event.ID, d.Tries, formatTime(at), code, problem); err != nil {
-		return err
-	}
-	return tx.Exec("UPDATE deliveries SET status = ?, tries = ?, next_at = ? WHERE event_id = ?", d.Status, d.Tries, formatTime(d.NextAt), d.Event.ID)
+	err = each(q, scanEvent, func(e Event) error { list = append(list, e); return nil },
+		"SELECT "+eventColumns+" FROM events e WHERE "+strings.Join(where, " AND ")+" ORDER BY e.id DESC LIMIT ?", append(args, f.Limit)...)
+	return list, err
 }

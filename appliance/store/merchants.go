@@ -10,13 +10,12 @@ import (
 
 // Merchant is one row of merchants.
 type Merchant struct {
-	ID            string
-	Domain        string
-	Profile       pci.Merchant
-	ReturnHosts   []string
-	WebhookURL    string
-	WebhookSecret []byte // sealed
-	CreatedAt     time.Time
+	ID           string
+	Domain       string
+	Profile      pci.Merchant
+	ReturnHosts  []string // that return URLs may name; empty: any
+	WebhookHosts []string // that webhook endpoints may be on; empty: any
+	CreatedAt    time.Time
 }
 
 // APIKey is one row of api_keys.
@@ -32,20 +31,23 @@ type APIKey struct {
 	RevokedAt  time.Time
 }
 
-const merchantColumns = "id, domain, profile, return_hosts, webhook_url, webhook_secret, created_at"
+const merchantColumns = "id, domain, profile, return_hosts, webhook_hosts, created_at"
 
 func scanMerchant(row scanner) (Merchant, error) {
 	var m Merchant
-	var profile, hosts string
-	err := row.Scan(&m.ID, &m.Domain, &profile, &hosts, &m.WebhookURL, &m.WebhookSecret, scanTime{&m.CreatedAt})
+	var profile, returns, webhooks string
+	err := row.Scan(&m.ID, &m.Domain, &profile, &returns, &webhooks, scanTime{&m.CreatedAt})
 	if err != nil {
 		return m, translate(err)
 	}
 	if err := json.Unmarshal([]byte(profile), &m.Profile); err != nil {
 		return m, fmt.Errorf("merchant %s: profile: %w", m.ID, err)
 	}
-	if err := json.Unmarshal([]byte(hosts), &m.ReturnHosts); err != nil {
+	if err := json.Unmarshal([]byte(returns), &m.ReturnHosts); err != nil {
 		return m, fmt.Errorf("merchant %s: return hosts: %w", m.ID, err)
+	}
+	if err := json.Unmarshal([]byte(webhooks), &m.WebhookHosts); err != nil {
+		return m, fmt.Errorf("merchant %s: webhook hosts: %w", m.ID, err)
 	}
 	return m, nil
 }
@@ -80,14 +82,18 @@ func (tx *Tx) PutMerchant(m Merchant) error {
 	if err != nil {
 		return err
 	}
-	hosts, err := json.Marshal(m.ReturnHosts)
+	returns, err := json.Marshal(m.ReturnHosts)
+	if err != nil {
+		return err
+	}
+	webhooks, err := json.Marshal(m.WebhookHosts)
 	if err != nil {
 		return err
 	}
 	return tx.write("merchants", m.ID, m, `INSERT INTO merchants (`+merchantColumns+`)
-		VALUES (?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET domain = excluded.domain, profile = excluded.profile,
-		return_hosts = excluded.return_hosts, webhook_url = excluded.webhook_url, webhook_secret = excluded.webhook_secret`,
-		m.ID, m.Domain, string(profile), string(hosts), m.WebhookURL, m.WebhookSecret, formatTime(m.CreatedAt))
+		VALUES (?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET domain = excluded.domain, profile = excluded.profile,
+		return_hosts = excluded.return_hosts, webhook_hosts = excluded.webhook_hosts`,
+		m.ID, m.Domain, string(profile), string(returns), string(webhooks), formatTime(m.CreatedAt))
 }
 
 const apiKeyColumns = "id, merchant_id, mode, mac, scopes, created_at, allow, ends_at, revoked_at"

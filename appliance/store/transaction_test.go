@@ -38,7 +38,7 @@ func TestAUnitInMemoryNeedsNoSavepoint(t *testing.T) {
 // Each way to write is undone with its unit, and keeps what was written before it.
 func TestAUnitIsUndoneWhicheverWayItWrote(t *testing.T) {
 	for name, write := range map[string]func(tx *Tx) error{
-		"a row":    func(tx *Tx) error { return tx.PutMerchant(Merchant{ID: "mer_2", WebhookSecret: []byte{1}}) },
+		"a row":    func(tx *Tx) error { return tx.PutMerchant(Merchant{ID: "mer_2"}) },
 		"a number": func(tx *Tx) error { _, err := tx.Next("n"); return err },
 		"a domain": func(tx *Tx) error { return tx.PutToken(numbered("new", 1)) },
 		"a change of tokens": func(tx *Tx) error {
@@ -56,7 +56,7 @@ func TestAUnitIsUndoneWhicheverWayItWrote(t *testing.T) {
 				}
 				return n
 			}
-			if err := tx.PutMerchant(Merchant{ID: "mer_1", WebhookSecret: []byte{1}}); err != nil {
+			if err := tx.PutMerchant(Merchant{ID: "mer_1"}); err != nil {
 				t.Fatal(err)
 			}
 			mark := tx.Mark()

@@ -41,7 +41,7 @@ func TestWhatAnEndpointAnswersIsNotKept(t *testing.T) {
 					_ = conn.Close()
 				}
 			}()
-			problem := tryEndpoint(t, "http://"+listener.Addr().String())
+			problem := tryEndpoint(t, "http://"+listener.Addr().String(), patience)
 			if problem == nil {
 				t.Fatal("taken for a delivery")
 			}
@@ -65,21 +65,25 @@ func TestAFailureSaysWhatToLookAt(t *testing.T) {
 	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	defer slow.Close()
 	defer close(release)
-	for address, want := range map[string]string{
-		strange.URL:        "certificate",
-		"http://" + closed: "connection refused",
-		slow.URL:           "in time",
-		strings.Replace(slow.URL, "http:", "https:", 1): "TLS",
+	for _, test := range []struct {
+		address, want string
+		timeout       time.Duration
+	}{
+		{strange.URL, "certificate", patience},
+		{"http://" + closed, "connection refused", patience},
+		{slow.URL, "in time", 50 * time.Millisecond},
+		{strings.Replace(slow.URL, "http:", "https:", 1), "TLS", patience},
 	} {
-		if problem := tryEndpoint(t, address); problem == nil || !strings.Contains(problem.Error(), want) {
+		address, want := test.address, test.want
+		if problem := tryEndpoint(t, address, test.timeout); problem == nil || !strings.Contains(problem.Error(), want) {
 			t.Errorf("%s: %v, want something about %q", address, problem, want)
 		}
 	}
 }
 
-func tryEndpoint(t *testing.T, address string) error {
+func tryEndpoint(t *testing.T, address string, timeout time.Duration) error {
 	t.Helper()
-	s := New(Config{AllowPrivate: true, Timeout: 500 * time.Millisecond})
+	s := New(Config{AllowPrivate: true, Timeout: timeout})
 	request, err := http.NewRequestWithContext(context.Background(), http.MethodPost, address, strings.NewReader("{}"))
 	if err != nil {
 		t.Fatal(err)

@@ -1,15 +1,20 @@
 // Package webhook delivers events to merchants (Standard Webhooks), from the outbox that payments fill in their own
-// commits.
+// commits, and keeps the endpoints to which they go.
 //
 // # What is promised
 //
-// An event that was committed is tried until the endpoint has taken it (2xx), has switched itself off (410), or ten
-// tries over three days have failed; a restart loses none. It may arrive twice: webhook-id tells. What is kept and
+// An event that was committed is tried, at each endpoint that took its type then, until the endpoint has taken it (2xx), has
+// switched itself off (410), is switched off or deleted by its merchant, or ten tries over three days have failed; a restart
+// loses none. It may arrive twice: webhook-id tells. Within a payment the number in the body tells the order. A slow endpoint
+// holds up nothing but itself: it has [perEndpoint] tries under way at most, and others have theirs.
+//
+// No connection goes to an address that nobody on the Internet has, unless the configuration allows it. What is kept and
 // logged of a failure names neither the endpoint's address, which may hold a secret of its own, nor what it answered.
 //
 // # What is not
 //
-// Events of one merchant may arrive in another order than they happened; their timestamps tell.
+// Events may arrive in another order than they happened. Those that happen while an endpoint is off are not kept for it;
+// they can be asked for again, one by one.
 package webhook
 
 import (
@@ -21,35 +26,28 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/netip"
-	"syscall"
+	"strings"
+	"sync"
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
-	"golang.org/x/sync/errgroup"
 
-	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
 )
 
-// schedule is the time from one try to the next; the first is at once.
-var schedule = []time.Duration{0, 5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour,
-	10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour}
-
 const (
-	batch       = 64
-	parallel    = 8
+	perEndpoint = 4        // tries under way at one endpoint
+	parallel    = 256      // tries under way
 	maxAnswer   = 64 << 10 // of a body, and of a header
 	idleRecheck = time.Minute
 )
 
-// Secrets opens a merchant's webhook secret, in the form whsec_….
+// Secrets opens the secrets under which what is sent to an endpoint at a time is signed, in the form whsec_…, the newest first.
 type Secrets interface {
-	WebhookSecret(m store.Merchant) (string, error)
+	WebhookSecrets(e store.Endpoint, at time.Time) ([]string, error)
 }
 
 // Config of a [Sender].
@@ -69,6 +67,12 @@ type Sender struct {
 	cfg    Config
 	client *http.Client
 	wake   chan struct{}
+	tries  sync.WaitGroup
+
+	mu       sync.Mutex
+	underWay map[string]map[string]bool // events, by endpoint
+	count    int                        // of them
+	failed   error                      // why a try could not be entered
 }
 
 // New returns a sender.
@@ -80,49 +84,12 @@ func New(cfg Config) *Sender {
 	if !cfg.AllowPrivate {
 		dialer.Control = refusePrivate
 	}
-	return &Sender{cfg: cfg, wake: make(chan struct{}, 1), client: &http.Client{
+	return &Sender{cfg: cfg, wake: make(chan struct{}, 1), underWay: make(map[string]map[string]bool), client: &http.Client{
 		Timeout:       cfg.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // a redirect is a failure
 		Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{RootCAs: cfg.Roots, MinVersion: tls.VersionTLS12},
-			MaxIdleConnsPerHost: parallel, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: cfg.Timeout, MaxResponseHeaderBytes: maxAnswer},
+			MaxIdleConns: parallel, MaxIdleConnsPerHost: perEndpoint, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: cfg.Timeout, MaxResponseHeaderBytes: maxAnswer},
 	}}
-}
-
-// ErrPrivate means that an endpoint resolves to an address that no merchant on the Internet has.
-var ErrPrivate = errors.New("webhook: the endpoint's address is private")
-
-// refusePrivate looks at the address that is really connected to, after name resolution: a name that resolves to
-// another address the second time gains nothing.
-func refusePrivate(_, address string, _ syscall.RawConn) error {
-	ap, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	ip := ap.Addr().Unmap().WithZone("")
-	if !ip.IsGlobalUnicast() || ip.IsPrivate() {
-		return ErrPrivate
-	}
-	for _, reserved := range notPublic {
-		if reserved.Contains(ip) {
-			return ErrPrivate
-		}
-	}
-	return nil
-}
-
-// notPublic are the ranges beside private, loopback and link-local ones that lead to nobody on the Internet, or
-// through a translator to any IPv4 address (IANA special-purpose address registries).
-var notPublic = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"),      // this network
-	netip.MustParsePrefix("100.64.0.0/10"),  // shared with a carrier's NAT, RFC 6598
-	netip.MustParsePrefix("192.0.0.0/24"),   // IETF protocol assignments
-	netip.MustParsePrefix("198.18.0.0/15"),  // benchmarking
-	netip.MustParsePrefix("240.0.0.0/4"),    // reserved
-	netip.MustParsePrefix("::/96"),          // IPv4-compatible, deprecated
-	netip.MustParsePrefix("64:ff9b::/96"),   // NAT64, RFC 6052
-	netip.MustParsePrefix("64:ff9b:1::/48"), // NAT64, RFC 8215
-	netip.MustParsePrefix("2002::/16"),      // 6to4
-	netip.MustParsePrefix("fec0::/10"),      // site-local, deprecated
 }
 
 // Wake says that there may be something to deliver.
@@ -136,14 +103,19 @@ func (s *Sender) Wake() {
 // Run delivers until ctx ends, then waits for the tries under way.
 func (s *Sender) Run(ctx context.Context) {
 	defer s.client.CloseIdleConnections()
+	defer s.tries.Wait()
 	for {
-		next, err := s.deliverDue(ctx)
-		if err != nil && ctx.Err() == nil {
-			s.cfg.Log.ErrorContext(ctx, "the outbox could not be worked through", "error", err)
+		next, err := s.begin(ctx)
+		wake := s.wake
+		if err != nil {
+			wake = nil // nobody hurries a database or an HSM that fails
+			if ctx.Err() == nil {
+				s.cfg.Log.ErrorContext(ctx, "the outbox could not be worked through", "error", err)
+			}
 		}
 		timer := time.NewTimer(next)
 		select {
-		case <-s.wake:
+		case <-wake:
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
@@ -153,103 +125,130 @@ func (s *Sender) Run(ctx context.Context) {
 	}
 }
 
-// deliverDue tries all that is due and returns how long to wait for the next.
-func (s *Sender) deliverDue(ctx context.Context) (time.Duration, error) {
-	for ctx.Err() == nil {
-		due, err := s.cfg.Store.Read(ctx).DueDeliveries(s.cfg.Now(), batch)
-		if err != nil {
-			return time.Second, err
-		}
-		if len(due) == 0 {
-			break
-		}
-		var group errgroup.Group // without a context: one try that cannot be entered must not cut its neighbours off
-		group.SetLimit(parallel)
-		for _, d := range due {
-			group.Go(func() error { return s.deliver(context.WithoutCancel(ctx), d) })
-		}
-		if err := group.Wait(); err != nil {
-			return time.Second, err
-		}
+// begin begins a try of all that is due and has room, and returns how long to wait for the next, unless [Sender.Wake] says that
+// something has changed: the end of each try does.
+func (s *Sender) begin(ctx context.Context) (time.Duration, error) {
+	if err := s.takeFailure(); err != nil {
+		return time.Second, err
 	}
-	at, err := s.cfg.Store.Read(ctx).NextDelivery()
-	if errors.Is(err, store.ErrNotFound) {
-		return idleRecheck, nil
+	read, now, next := s.cfg.Store.Read(ctx), s.cfg.Now(), idleRecheck
+	queues, err := read.Queues()
+	if err != nil {
+		return time.Second, err
 	}
-	return max(0, min(at.Sub(s.cfg.Now()), idleRecheck)), err
-}
-
-// deliver tries once and enters what came of it.
-func (s *Sender) deliver(ctx context.Context, d store.Delivery) error {
-	failpoint.Here("before webhook")
-	code, problem := s.post(ctx, d.Event)
-	failpoint.Here("after webhook")
-	now := s.cfg.Now()
-	d.Tries++
-	switch {
-	case problem == nil:
-		d.Status = store.DeliveryDelivered
-	case code == http.StatusGone || d.Tries >= len(schedule):
-		d.Status = store.DeliveryFailed
-	default:
-		d.NextAt = now.Add(jitter(schedule[d.Tries]))
-	}
-	text := ""
-	if problem != nil {
-		text = problem.Error()
-		s.cfg.Log.WarnContext(ctx, "an event was not delivered", "event", d.Event.ID, "try", d.Tries, "status", d.Status, "error", problem)
-	}
-	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
-		if err := tx.PutDeliveryTry(d, now, code, text); err != nil {
-			return err
-		}
-		if code == http.StatusGone {
-			if err := switchOff(tx, d.Event); err != nil {
-				return err
+	for _, queue := range queues {
+		wait := queue.NextAt.Sub(now)
+		if wait <= 0 {
+			if wait, err = s.beginAt(ctx, read, queue.EndpointID, now); err != nil {
+				return time.Second, err
 			}
 		}
-		if d.Status != store.DeliveryPending {
-			outcome := ledger.Success
-			if d.Status == store.DeliveryFailed {
-				outcome = ledger.Failure
-			}
-			tx.Record(ledger.Entry{Type: "webhook." + d.Status, Actor: "system", Origin: "local", Outcome: outcome, Resource: d.Event.PaymentID,
-				Data: map[string]any{"event": d.Event.ID, "type": d.Event.Type, "tries": d.Tries, "code": code}})
-		}
-		return nil
-	})
-	return err
-}
-
-// switchOff takes the merchant's endpoint away: it said that it wants no more events (Standard Webhooks, 410).
-func switchOff(tx *ledger.Tx, e store.Event) error {
-	m, err := tx.Merchant(e.MerchantID)
-	if err != nil || m.WebhookURL == "" {
-		return err
+		next = min(next, wait)
 	}
-	m.WebhookURL = ""
-	if err := tx.PutMerchant(m); err != nil {
-		return err
-	}
-	tx.Record(ledger.Entry{Type: "webhook.switched_off", Actor: "system", Origin: "local", Outcome: ledger.Success, Resource: m.ID,
-		Data: map[string]any{"event": e.ID}})
-	return nil
+	return next, nil
 }
 
-// jitter spreads tries by a tenth, so that an endpoint that comes back is not hit by all at once.
-func jitter(d time.Duration) time.Duration {
-	return d + time.Duration(rand.Float64()*float64(d)/10) //nolint:gosec // spreads load, guards nothing
-}
-
-func (s *Sender) post(ctx context.Context, e store.Event) (code int, err error) {
-	m, err := s.cfg.Store.Read(ctx).Merchant(e.MerchantID)
+// beginAt begins what is due at one endpoint, and returns how long to wait for what is not.
+func (s *Sender) beginAt(ctx context.Context, read store.Queries, endpointID string, now time.Time) (time.Duration, error) {
+	endpoint, err := read.Endpoint(endpointID)
 	if err != nil {
 		return 0, err
 	}
-	if m.WebhookURL == "" {
-		return http.StatusGone, errors.New("webhook: the merchant has no endpoint")
+	pending, err := read.Pending(endpointID, perEndpoint+1)
+	if err != nil {
+		return 0, err
 	}
-	request, err := s.request(ctx, m, e)
+	for _, d := range pending {
+		if wait := d.NextAt.Sub(now); wait > 0 {
+			return wait, nil
+		}
+		room, known := s.claim(endpointID, d.EventID)
+		switch {
+		case known:
+			continue
+		case !room:
+			return idleRecheck, nil
+		}
+		t, due, err := readTry(read, endpoint, d, now)
+		if err != nil || !due {
+			s.release(endpointID, d.EventID, nil)
+		}
+		if err != nil {
+			return 0, err
+		}
+		if !due {
+			continue
+		}
+		s.tries.Go(func() {
+			err := s.deliver(context.WithoutCancel(ctx), t)
+			s.release(endpointID, d.EventID, err)
+			s.Wake()
+		})
+	}
+	return idleRecheck, nil
+}
+
+// readTry reads what a try needs, once it has its room: the one before may have ended since the delivery was found. Then it is not
+// due any more.
+func readTry(read store.Queries, endpoint store.Endpoint, found store.Delivery, now time.Time) (t try, due bool, err error) {
+	d, err := read.Delivery(found.EventID, found.EndpointID)
+	if err != nil || d.Status != store.DeliveryPending || d.NextAt.After(now) {
+		return try{}, false, err
+	}
+	event, err := read.Event(d.EventID)
+	return try{event, endpoint, d}, true, err
+}
+
+// claim takes room for a try, unless there is none or the try is under way.
+func (s *Sender) claim(endpointID, eventID string) (room, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.underWay[endpointID]
+	if at[eventID] {
+		return false, true
+	}
+	if s.count >= parallel || len(at) >= perEndpoint {
+		return false, false
+	}
+	if at == nil {
+		at = make(map[string]bool, perEndpoint)
+		s.underWay[endpointID] = at
+	}
+	at[eventID] = true
+	s.count++
+	return true, false
+}
+
+// release gives room back. err is why the try could not be entered.
+func (s *Sender) release(endpointID, eventID string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.underWay[endpointID], eventID)
+	if len(s.underWay[endpointID]) == 0 {
+		delete(s.underWay, endpointID)
+	}
+	s.count--
+	s.failed = errors.Join(s.failed, err)
+}
+
+// takeFailure returns why tries could not be entered since the last call.
+func (s *Sender) takeFailure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.failed
+	s.failed = nil
+	return err
+}
+
+// try is one try of a delivery, with what was read for it.
+type try struct {
+	event    store.Event
+	endpoint store.Endpoint
+	delivery store.Delivery
+}
+
+func (s *Sender) post(ctx context.Context, t try) (code int, err error) {
+	request, err := s.request(ctx, t)
 	if err != nil {
 		return 0, err
 	}
@@ -270,28 +269,39 @@ func (s *Sender) send(request *http.Request) (code int, err error) {
 	return response.StatusCode, nil
 }
 
-func (s *Sender) request(ctx context.Context, m store.Merchant, e store.Event) (*http.Request, error) {
-	secret, err := s.cfg.Secrets.WebhookSecret(m)
+func (s *Sender) request(ctx context.Context, t try) (*http.Request, error) {
+	now := s.cfg.Now()
+	signatures, err := s.sign(t, now)
 	if err != nil {
 		return nil, err
 	}
-	signer, err := standardwebhooks.NewWebhook(secret)
-	if err != nil {
-		return nil, errors.New("webhook: the merchant's secret is not usable")
-	}
-	now := s.cfg.Now()
-	signature, err := signer.Sign(e.ID, now, e.Body)
-	if err != nil {
-		return nil, fmt.Errorf("webhook: sign: %w", err)
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, m.WebhookURL, bytes.NewReader(e.Body))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, t.endpoint.URL, bytes.NewReader(t.event.Body))
 	if err != nil {
 		return nil, errors.New("webhook: the endpoint's address is not usable")
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("User-Agent", "FINPay")
-	request.Header.Set(standardwebhooks.HeaderWebhookID, e.ID)
+	request.Header.Set(standardwebhooks.HeaderWebhookID, t.event.ID)
 	request.Header.Set(standardwebhooks.HeaderWebhookTimestamp, fmt.Sprint(now.Unix()))
-	request.Header.Set(standardwebhooks.HeaderWebhookSignature, signature)
+	request.Header.Set(standardwebhooks.HeaderWebhookSignature, signatures)
 	return request, nil
+}
+
+// sign returns a signature under each secret of the endpoint, with spaces between (Standard Webhooks).
+func (s *Sender) sign(t try, now time.Time) (string, error) {
+	secrets, err := s.cfg.Secrets.WebhookSecrets(t.endpoint, now)
+	if err != nil {
+		return "", err
+	}
+	signatures := make([]string, len(secrets))
+	for i, secret := range secrets {
+		signer, err := standardwebhooks.NewWebhook(secret)
+		if err != nil {
+			return "", errors.New("webhook: the endpoint's secret is not usable")
+		}
+		if signatures[i], err = signer.Sign(t.event.ID, now, t.event.Body); err != nil {
+			return "", fmt.Errorf("webhook: sign: %w", err)
+		}
+	}
+	return strings.Join(signatures, " "), nil
 }

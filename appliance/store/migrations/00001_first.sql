@@ -4,8 +4,7 @@ CREATE TABLE merchants (
     domain         TEXT NOT NULL,          -- token space; several merchants may share one
     profile        TEXT NOT NULL,          -- JSON: name, MCC, country, acquirer and 3DS ids
     return_hosts   TEXT NOT NULL,          -- JSON: hosts that return URLs may name; empty: any
-    webhook_url    TEXT NOT NULL,          -- '' for none
-    webhook_secret BLOB NOT NULL,          -- sealed under the HSM's kek
+    webhook_hosts  TEXT NOT NULL,          -- JSON: hosts that webhook endpoints may be on; empty: any
     created_at     TEXT NOT NULL
 ) STRICT;
 
@@ -167,32 +166,54 @@ CREATE TABLE token_retirements (
     ended_at    TEXT NOT NULL
 ) STRICT;
 
+-- Where merchants are told of events. A deleted one keeps its row, without address and secrets: entries cover it.
+CREATE TABLE webhook_endpoints (
+    id          TEXT PRIMARY KEY,
+    merchant_id TEXT NOT NULL REFERENCES merchants (id),
+    url         TEXT NOT NULL,
+    types       TEXT NOT NULL,             -- JSON: of events; empty: all
+    status      TEXT NOT NULL CHECK (status IN ('enabled', 'disabled', 'gone', 'deleted')),
+    secret      BLOB NOT NULL,             -- sealed under the HSM's kek
+    old_secret  BLOB NOT NULL,             -- the one before, which signs too until old_until; empty for none
+    old_until   TEXT NOT NULL,
+    created_at  TEXT NOT NULL,
+    updated_at  TEXT NOT NULL
+) STRICT;
+CREATE INDEX webhook_endpoints_by_merchant ON webhook_endpoints (merchant_id) WHERE status <> 'deleted';
+
 -- The outbox: written in the commit of the transition that it tells of.
 CREATE TABLE events (
     id          TEXT PRIMARY KEY,
     merchant_id TEXT NOT NULL REFERENCES merchants (id),
     payment_id  TEXT NOT NULL,
+    sequence    INTEGER NOT NULL,          -- rises within a payment
     type        TEXT NOT NULL,
     body        BLOB NOT NULL,
     created_at  TEXT NOT NULL
 ) STRICT;
+CREATE UNIQUE INDEX events_by_payment ON events (payment_id, sequence);
+CREATE INDEX events_by_merchant ON events (merchant_id, id DESC);
 
--- Delivery of events, and its tries: bookkeeping that no entry covers.
+-- Delivery of an event to an endpoint, and its tries: bookkeeping that no entry covers.
 CREATE TABLE deliveries (
-    event_id TEXT PRIMARY KEY REFERENCES events (id),
-    status   TEXT NOT NULL,                -- pending, delivered, failed
-    tries    INTEGER NOT NULL DEFAULT 0,
-    next_at  TEXT NOT NULL
-) STRICT;
-CREATE INDEX deliveries_due ON deliveries (next_at) WHERE status = 'pending';
+    event_id    TEXT NOT NULL REFERENCES events (id),
+    endpoint_id TEXT NOT NULL REFERENCES webhook_endpoints (id),
+    status      TEXT NOT NULL,             -- pending, delivered, failed, cancelled
+    tries       INTEGER NOT NULL DEFAULT 0,
+    step        INTEGER NOT NULL DEFAULT 0, -- tries since it began, or was asked for again
+    next_at     TEXT NOT NULL,
+    PRIMARY KEY (event_id, endpoint_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deliveries_due ON deliveries (endpoint_id, next_at) WHERE status = 'pending';
 
 CREATE TABLE delivery_tries (
-    event_id TEXT NOT NULL REFERENCES events (id),
-    n        INTEGER NOT NULL,
-    at       TEXT NOT NULL,
-    code     INTEGER NOT NULL,             -- HTTP status, 0 for none
-    error    TEXT NOT NULL,
-    PRIMARY KEY (event_id, n)
+    event_id    TEXT NOT NULL REFERENCES events (id),
+    endpoint_id TEXT NOT NULL REFERENCES webhook_endpoints (id),
+    n           INTEGER NOT NULL,
+    at          TEXT NOT NULL,
+    code        INTEGER NOT NULL,          -- HTTP status, 0 for none
+    error       TEXT NOT NULL,
+    PRIMARY KEY (event_id, endpoint_id, n)
 ) STRICT, WITHOUT ROWID;
 
 -- First answers, for repeats of a request. No entry covers them.
@@ -200,7 +221,7 @@ CREATE TABLE idempotency (
     merchant_id TEXT NOT NULL,
     key         TEXT NOT NULL,
     request_mac BLOB NOT NULL,             -- HMAC of method, path and body under an HSM key
-    answer      TEXT NOT NULL,             -- the payment's id, or the token's place: what the answer is made from again
+    answer      TEXT NOT NULL,             -- what the answer is made from again: the id of a payment or an endpoint, the place of a token
     created_at  TEXT NOT NULL,
     PRIMARY KEY (merchant_id, key)
 ) STRICT, WITHOUT ROWID;
@@ -329,6 +350,7 @@ DROP TABLE idempotency;
 DROP TABLE delivery_tries;
 DROP TABLE deliveries;
 DROP TABLE events;
+DROP TABLE webhook_endpoints;
 DROP TABLE token_retirements;
 DROP TABLE domain_acks;
 DROP TABLE token_changes;
