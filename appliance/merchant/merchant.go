@@ -7,7 +7,6 @@ package merchant
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/base64"
 	"fmt"
 	"sync"
