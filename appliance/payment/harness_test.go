@@ -28,6 +28,7 @@ import (
 	"github.com/finterra/finpay/appliance/merchant"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/pci"
+	"github.com/finterra/finpay/pci/acquiring"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -113,6 +114,9 @@ func (w *world) open() {
 	cfg.Store, cfg.Ledger, cfg.Merchants, cfg.Origins = w.store, w.ledger, w.merchants, mac("origin")
 	cfg.Tokens, cfg.ThreeDS, cfg.Acquirer, cfg.Cards = w.cards, w.issuer, w.acquirer, w.cards
 	cfg.Now = w.clock.Now
+	if cfg.Patience == 0 {
+		cfg.Patience = patience
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -196,7 +200,31 @@ func (w *world) create() (id, secret string) {
 }
 
 func order() api.CreatePayment {
-	return api.CreatePayment{Amount: 1250, Currency: "EUR", Reference: "order-1", ReturnURL: "https://shop.example/thanks?cart=7&note=a+b"}
+	return api.CreatePayment{Amount: 1250, Currency: "EUR", Reference: "order-1", ReturnURL: "https://shop.example/thanks?cart=7&note=a+b", Capture: "automatic"}
+}
+
+// authorized makes a payment that its merchant captures, and has a card authorized for it.
+func (w *world) authorized() (id string) {
+	w.t.Helper()
+	request := order()
+	request.Capture = captureManual
+	p, err := w.service.Create(context.Background(), own, request, "")
+	if err != nil {
+		w.t.Fatalf("create: %v", err)
+	}
+	w.paid(w.session(p.ID), card{})
+	w.wantStatus(p.ID, api.StatusAuthorized)
+	return p.ID
+}
+
+// modifications are those of a payment, oldest first.
+func (w *world) modifications(id string) []store.Modification {
+	w.t.Helper()
+	list, err := w.store.Read(context.Background()).Modifications(id)
+	if err != nil {
+		w.t.Fatalf("modifications of %s: %v", id, err)
+	}
+	return list
 }
 
 func (w *world) session(id string) string {
@@ -322,6 +350,9 @@ func (w *world) agree(id string) {
 	check("payments/"+id, p)
 	for n := range p.Attempts {
 		check(fmt.Sprintf("attempts/%s/%d", id, n+1), w.attempt(id, n+1))
+	}
+	for _, m := range w.modifications(id) {
+		check("modifications/"+m.ID, m)
 	}
 }
 
@@ -511,10 +542,13 @@ var (
 	no  = pci.Authentication{Outcome: pci.AuthenticationNo, TransStatus: "N"}
 )
 
-// booking is a sale as the acquirer knows it.
+// booking is a sale or an authorization as the acquirer knows it.
 type booking struct {
 	payment  string
 	trace    pci.Trace
+	mti      string
+	amount   int64
+	captured int64 // by an advice
 	approved bool
 	reversed bool
 }
@@ -527,12 +561,23 @@ type acquirer struct {
 	books     []*booking
 	waiting   map[string]chan struct{} // sales whose answers are held, by payment
 	reversals []pci.ReversalRequest
-	ack       bool  // of reversals
-	lost      bool  // the reversal is done, its answer is lost
-	reject    error // of reversals: nothing was sent
+	captures  []pci.CaptureRequest
+	advised   map[string]string // what became of captures, by STAN
+	capture   string            // what becomes of the next ones: "" or "refused", "lost", "unsent"
+	ack       bool              // of reversals
+	lost      bool              // the reversal is done, its answer is lost
+	reject    error             // of reversals: nothing was sent
 }
 
 func (a *acquirer) Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error) {
+	return a.sell(ctx, request, "0200")
+}
+
+func (a *acquirer) Authorize(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error) {
+	return a.sell(ctx, request, "0100")
+}
+
+func (a *acquirer) sell(ctx context.Context, request pci.SaleRequest, as string) (pci.SaleResult, error) {
 	behaviour, err := a.w.cards.get(request.Card)
 	if err != nil {
 		return pci.SaleResult{Outcome: pci.Unsent}, err
@@ -544,6 +589,9 @@ func (a *acquirer) Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleR
 	if a1.Status != attemptAuthorizing || p.Status != string(api.StatusAuthorizing) || a1.Trace.STAN != request.Trace.STAN || request.Trace.STAN == "" {
 		a.w.t.Errorf("a sale with STAN %q left while the database says: payment %s, attempt %s, STAN %q", request.Trace.STAN, p.Status, a1.Status, a1.Trace.STAN)
 	}
+	if as != mti(p) {
+		a.w.t.Errorf("a payment with captures %s was sent as %s", p.Capture, as)
+	}
 	if behaviour.acquirer == pci.Unsent {
 		return pci.SaleResult{Outcome: pci.Unsent}, errors.New("the line is down")
 	}
@@ -552,7 +600,7 @@ func (a *acquirer) Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleR
 		outcome = pci.Approved
 	}
 	a.mu.Lock()
-	a.books = append(a.books, &booking{payment: request.Payment, trace: request.Trace, approved: outcome == pci.Approved || outcome == pci.Unknown && behaviour.booked})
+	a.books = append(a.books, &booking{payment: request.Payment, trace: request.Trace, mti: as, amount: request.Amount.Minor, approved: outcome == pci.Approved || outcome == pci.Unknown && behaviour.booked})
 	held := make(chan struct{})
 	if behaviour.hold {
 		if a.waiting == nil {
@@ -578,6 +626,61 @@ func (a *acquirer) Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleR
 	}
 }
 
+// announced holds a modification that was sent against the database.
+func (a *acquirer) announced(id, kind string, trace pci.Trace) {
+	for _, m := range a.w.modifications(id) {
+		if m.Kind == kind && m.Trace.STAN == trace.STAN && m.Open() {
+			return
+		}
+	}
+	a.w.t.Errorf("a %s with STAN %q of payment %s left, and the database does not say so", kind, trace.STAN, id)
+}
+
+func (a *acquirer) Capture(_ context.Context, request pci.CaptureRequest) (bool, error) {
+	a.announced(request.Payment, store.ModificationCapture, request.Trace)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.captures = append(a.captures, request)
+	if a.capture == "unsent" {
+		return false, acquiring.ErrOffline
+	}
+	became, again := a.advised[request.Trace.STAN]
+	if again && !request.Repeat {
+		a.w.t.Errorf("a capture of payment %s was sent again, and not as a repeat", request.Payment)
+	}
+	if !again {
+		became = a.bookCapture(request)
+	}
+	switch {
+	case a.capture == "lost":
+		return false, acquiring.ErrNoAnswer
+	case became == "refused":
+		return false, fmt.Errorf("code 13: %w", acquiring.ErrRefused)
+	}
+	return true, nil
+}
+
+// bookCapture books a capture of an authorization that stands.
+func (a *acquirer) bookCapture(request pci.CaptureRequest) (became string) {
+	became = "refused"
+	if a.capture != "refused" {
+		for _, b := range a.books {
+			if b.trace.STAN == request.Original.STAN && b.mti == "0100" && b.approved && !b.reversed && b.captured+request.Amount.Minor <= b.amount {
+				b.captured += request.Amount.Minor
+				became = "booked"
+			}
+		}
+		if became == "refused" {
+			a.w.t.Errorf("a capture of payment %s finds nothing to capture", request.Payment)
+		}
+	}
+	if a.advised == nil {
+		a.advised = make(map[string]string)
+	}
+	a.advised[request.Trace.STAN] = became
+	return became
+}
+
 func (a *acquirer) Reverse(_ context.Context, request pci.ReversalRequest) (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -588,6 +691,9 @@ func (a *acquirer) Reverse(_ context.Context, request pci.ReversalRequest) (bool
 	if a.ack || a.lost {
 		for _, b := range a.books {
 			if b.payment == request.Payment && b.trace.STAN == request.Original.STAN {
+				if b.captured > 0 || request.OriginalMTI != b.mti {
+					a.w.t.Errorf("a reversal of %s for a %s that is captured with %d", request.OriginalMTI, b.mti, b.captured)
+				}
 				b.reversed = true
 			}
 		}
@@ -625,6 +731,22 @@ func (a *acquirer) charged(id string) (n int) {
 		}
 	}
 	return n
+}
+
+// moved is the money of a payment that moved and was not given back.
+func (a *acquirer) moved(id string) (sum int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, b := range a.books {
+		switch {
+		case b.payment != id || !b.approved || b.reversed:
+		case b.mti == "0200":
+			sum += b.amount
+		default:
+			sum += b.captured
+		}
+	}
+	return sum
 }
 
 func (a *acquirer) sales(id string) (list []pci.Trace) {
