@@ -58,6 +58,9 @@ type Payments interface {
 	// payment is is [ErrNotPossible]; too large an amount is [ErrAmount]. Idempotency keys are as with Create.
 	Capture(ctx context.Context, caller Caller, id string, request ModifyPayment, idempotencyKey string) (Payment, error)
 	Void(ctx context.Context, caller Caller, id, idempotencyKey string) (Payment, error)
+	// Refund gives captured money back, or a part of it, in the same manner.
+	Refund(ctx context.Context, caller Caller, id string, request ModifyPayment, idempotencyKey string) (Modification, error)
+	Refunds(ctx context.Context, caller Caller, id string) (RefundList, error)
 }
 
 // Checkout is what the shopper's page does. A session is the secret part of a checkout URL; one that is unknown
@@ -150,7 +153,7 @@ type CreatePayment struct {
 	Customer  *Customer    `json:"customer,omitempty"`
 }
 
-// ModifyPayment is the body of a capture. An amount of 0, or none, stands for all that there is.
+// ModifyPayment is the body of a capture or refund. An amount of 0, or none, stands for all that there is.
 type ModifyPayment struct {
 	Amount int64 `json:"amount,omitempty"` // minor units
 }
@@ -168,16 +171,18 @@ type Status string
 
 // The statuses of a payment.
 const (
-	StatusCreated        Status = "created"
-	StatusAuthenticating Status = "authenticating"
-	StatusAuthorizing    Status = "authorizing"
-	StatusAuthorized     Status = "authorized" // its merchant captures or voids it
-	StatusCaptured       Status = "captured"
-	StatusVoided         Status = "voided"
-	StatusDeclined       Status = "declined" // another card may be tried until the session ends
-	StatusFailed         Status = "failed"
-	StatusExpired        Status = "expired"
-	StatusIndeterminate  Status = "indeterminate" // a request left for the acquirer and no answer is known yet
+	StatusCreated           Status = "created"
+	StatusAuthenticating    Status = "authenticating"
+	StatusAuthorizing       Status = "authorizing"
+	StatusAuthorized        Status = "authorized" // its merchant captures or voids it
+	StatusCaptured          Status = "captured"
+	StatusVoided            Status = "voided"
+	StatusPartiallyRefunded Status = "partially_refunded"
+	StatusRefunded          Status = "refunded"
+	StatusDeclined          Status = "declined" // another card may be tried until the session ends
+	StatusFailed            Status = "failed"
+	StatusExpired           Status = "expired"
+	StatusIndeterminate     Status = "indeterminate" // a request left for the acquirer and no answer is known yet
 )
 
 // Payment is one payment as its merchant sees it.
@@ -231,8 +236,15 @@ type ModificationReason string
 
 // The reasons.
 const (
-	ModificationRefused ModificationReason = "refused" // by the acquirer
+	ModificationRefused ModificationReason = "refused"         // by the acquirer
+	ModificationUnsent  ModificationReason = "not_sent"        // nothing left the appliance
+	ModificationUnknown ModificationReason = "unknown_outcome" // the acquirer did not answer; reversed, or about to be
 )
+
+// RefundList are all refunds of a payment, oldest first.
+type RefundList struct {
+	Refunds []Modification `json:"refunds"`
+}
 
 // Card is what may be known of a card.
 type Card struct {

@@ -107,6 +107,18 @@ func (a *appliance) Void(ctx context.Context, c Caller, id, key string) (Payment
 	return p, err
 }
 
+func (a *appliance) Refund(_ context.Context, _ Caller, id string, m ModifyPayment, key string) (Modification, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.modified, a.keys = append(a.modified, "refund "+id+" "+strconv.FormatInt(m.Amount, 10)), append(a.keys, key)
+	return Modification{ID: "re_01", Payment: id, Status: ModificationFailed, Amount: 1, Currency: "EUR", Reason: ModificationRefused, ResponseCode: "05", CreatedAt: day, UpdatedAt: day}, a.err
+}
+
+func (a *appliance) Refunds(ctx context.Context, c Caller, id string) (RefundList, error) {
+	m, err := a.Refund(ctx, c, id, ModifyPayment{}, "")
+	return RefundList{Refunds: []Modification{m}}, err
+}
+
 func (a *appliance) List(ctx context.Context, c Caller, q ListPayments) (PaymentList, error) {
 	a.listed = q
 	p, err := a.Get(ctx, c, "pay_01")
@@ -275,7 +287,8 @@ func TestContractIsValidOpenAPI(t *testing.T) {
 	if !strings.HasPrefix(doc.OpenAPI, "3.1") {
 		t.Errorf("version %s", doc.OpenAPI)
 	}
-	want := []string{"payment.authorized", "payment.capture_refused", "payment.captured", "payment.declined", "payment.expired", "payment.failed", "payment.indeterminate", "payment.voided"}
+	want := []string{"payment.authorized", "payment.capture_refused", "payment.captured", "payment.declined", "payment.expired", "payment.failed", "payment.indeterminate",
+		"payment.partially_refunded", "payment.refund_failed", "payment.refunded", "payment.voided"}
 	var got []string
 	for name := range doc.Webhooks {
 		got = append(got, name)

@@ -81,6 +81,34 @@ func (s *server) voidPayment(w http.ResponseWriter, r *http.Request, caller Call
 	return writeJSON(w, http.StatusOK, payment)
 }
 
+func (s *server) refundPayment(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	var request ModifyPayment
+	id, key, err := s.readModification(w, r, &request)
+	if err != nil {
+		return err
+	}
+	if err := request.check(); err != nil {
+		return err
+	}
+	refund, err := s.cfg.Payments.Refund(r.Context(), caller, id, request, key)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, refund)
+}
+
+func (s *server) listRefunds(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	id, err := paymentID(r)
+	if err != nil {
+		return err
+	}
+	list, err := s.cfg.Payments.Refunds(r.Context(), caller, id)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
 func (s *server) listPayments(w http.ResponseWriter, r *http.Request, caller Caller) error {
 	query, err := listQuery(r)
 	if err != nil {

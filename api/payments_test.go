@@ -347,7 +347,7 @@ func TestContractListsEveryProblem(t *testing.T) {
 
 func TestContractListsEveryField(t *testing.T) {
 	doc, _ := contract()
-	for name, v := range map[string]any{"CreatePayment": CreatePayment{}, "Customer": Customer{}, "Payment": Payment{}, "Card": Card{}, "Result": Result{}, "ModifyPayment": ModifyPayment{}, "Modification": Modification{},
+	for name, v := range map[string]any{"CreatePayment": CreatePayment{}, "Customer": Customer{}, "Payment": Payment{}, "Card": Card{}, "Result": Result{}, "ModifyPayment": ModifyPayment{}, "Modification": Modification{}, "RefundList": RefundList{},
 		"PaymentList": PaymentList{}, "Receipt": Receipt{}, "ReceiptEntry": ReceiptEntry{}, "Problem": nil} {
 		if v == nil {
 			continue

@@ -85,6 +85,10 @@ func (s *server) router() http.Handler {
 	s.route(r, "/v1/payments/{id}", methods{http.MethodGet: s.authenticated(ScopePayments, s.getPayment)})
 	s.route(r, "/v1/payments/{id}/capture", methods{http.MethodPost: s.authenticated(ScopePayments, s.capturePayment)})
 	s.route(r, "/v1/payments/{id}/void", methods{http.MethodPost: s.authenticated(ScopePayments, s.voidPayment)})
+	s.route(r, "/v1/payments/{id}/refunds", methods{
+		http.MethodGet:  s.authenticated(ScopePayments, s.listRefunds),
+		http.MethodPost: s.authenticated(ScopePayments, s.refundPayment),
+	})
 	s.route(r, "/v1/payments/{id}/receipt", methods{http.MethodGet: s.authenticated(ScopePayments, s.getReceipt)})
 	s.route(r, "/v1/tokens", methods{
 		http.MethodGet:  s.authenticated(ScopeTokens, s.listTokens),

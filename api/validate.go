@@ -198,7 +198,7 @@ func idempotencyKey(h http.Header) (string, error) {
 // statuses are those that a list can be narrowed to.
 var statuses = map[Status]bool{
 	StatusCreated: true, StatusAuthenticating: true, StatusAuthorizing: true, StatusAuthorized: true,
-	StatusCaptured: true, StatusVoided: true, StatusDeclined: true, StatusFailed: true, StatusExpired: true, StatusIndeterminate: true,
+	StatusCaptured: true, StatusVoided: true, StatusPartiallyRefunded: true, StatusRefunded: true, StatusDeclined: true, StatusFailed: true, StatusExpired: true, StatusIndeterminate: true,
 }
 
 // listQuery reads the query of GET /v1/payments.

@@ -283,17 +283,20 @@ func (s *Service) insist(ctx context.Context, paymentID, event string, commit fu
 
 // eventTypes are the transitions of which merchants are told.
 var eventTypes = map[string]bool{
-	"payment.authorized":        true,
-	"payment.captured":          true,
-	"payment.capture_refused":   true,
-	"payment.voided":            true,
-	"payment.declined":          true,
-	"payment.indeterminate":     true,
-	"payment.reversed":          true,
-	"payment.expired":           true,
-	"payment.restored":          true,
-	"payment.resolved_captured": true,
-	"payment.resolved_failed":   true,
+	"payment.authorized":         true,
+	"payment.captured":           true,
+	"payment.capture_refused":    true,
+	"payment.voided":             true,
+	"payment.partially_refunded": true,
+	"payment.refunded":           true,
+	"payment.refund_failed":      true,
+	"payment.declined":           true,
+	"payment.indeterminate":      true,
+	"payment.reversed":           true,
+	"payment.expired":            true,
+	"payment.restored":           true,
+	"payment.resolved_captured":  true,
+	"payment.resolved_failed":    true,
 }
 
 // eventName is what merchants read: where a payment stands now. For them a reversed payment has failed.

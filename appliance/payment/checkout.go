@@ -85,7 +85,7 @@ func (s *Service) state(p store.Payment) api.CheckoutState {
 	switch api.Status(p.Status) {
 	case api.StatusAuthenticating, api.StatusAuthorizing:
 		return api.CheckoutProcessing
-	case api.StatusAuthorized, api.StatusCaptured:
+	case api.StatusAuthorized, api.StatusCaptured, api.StatusPartiallyRefunded, api.StatusRefunded:
 		return api.CheckoutPaid
 	case api.StatusIndeterminate:
 		return api.CheckoutUncertain

@@ -553,6 +553,13 @@ type booking struct {
 	reversed bool
 }
 
+// refundBooking is a refund as the acquirer knows it.
+type refundBooking struct {
+	request  pci.RefundRequest
+	approved bool
+	reversed bool
+}
+
 // acquirer keeps books, and looks into the database whether what it is sent was announced.
 type acquirer struct {
 	w *world
@@ -562,6 +569,8 @@ type acquirer struct {
 	waiting   map[string]chan struct{} // sales whose answers are held, by payment
 	reversals []pci.ReversalRequest
 	captures  []pci.CaptureRequest
+	refunds   []*refundBooking
+	refund    card              // what becomes of the next ones
 	advised   map[string]string // what became of captures, by STAN
 	capture   string            // what becomes of the next ones: "" or "refused", "lost", "unsent"
 	ack       bool              // of reversals
@@ -681,6 +690,43 @@ func (a *acquirer) bookCapture(request pci.CaptureRequest) (became string) {
 	return became
 }
 
+func (a *acquirer) Refund(_ context.Context, request pci.RefundRequest) (pci.SaleResult, error) {
+	a.announced(request.Payment, store.ModificationRefund, request.Trace)
+	left := a.moved(request.Payment)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	behaviour := a.refund
+	if behaviour.acquirer == pci.Unsent {
+		return pci.SaleResult{Outcome: pci.Unsent}, acquiring.ErrOffline
+	}
+	for _, r := range a.refunds {
+		if r.request.Trace.STAN == request.Trace.STAN {
+			a.w.t.Errorf("a refund of payment %s was sent twice", request.Payment)
+		}
+	}
+	approved := behaviour.acquirer == "" || behaviour.acquirer == pci.Unknown && behaviour.booked
+	if approved && request.Amount.Minor > left {
+		a.w.t.Errorf("a refund of %d of payment %s, of which %d is left", request.Amount.Minor, request.Payment, left)
+	}
+	a.refunds = append(a.refunds, &refundBooking{request: request, approved: approved})
+	switch {
+	case behaviour.acquirer == pci.Unknown:
+		return pci.SaleResult{Outcome: pci.Unknown}, acquiring.ErrNoAnswer
+	case approved:
+		return pci.SaleResult{Outcome: pci.Approved, ResponseCode: "00", ApprovalCode: "654321"}, nil
+	}
+	return pci.SaleResult{Outcome: pci.Refused, ResponseCode: "05"}, nil
+}
+
+// takeBack reverses a refund.
+func (a *acquirer) takeBack(request pci.ReversalRequest) {
+	for _, r := range a.refunds {
+		if r.request.Trace.STAN == request.Original.STAN && r.request.Payment == request.Payment {
+			r.reversed = true
+		}
+	}
+}
+
 func (a *acquirer) Reverse(_ context.Context, request pci.ReversalRequest) (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -688,7 +734,10 @@ func (a *acquirer) Reverse(_ context.Context, request pci.ReversalRequest) (bool
 	if a.reject != nil {
 		return false, a.reject
 	}
-	if a.ack || a.lost {
+	if (a.ack || a.lost) && request.Refund {
+		a.takeBack(request)
+	}
+	if (a.ack || a.lost) && !request.Refund {
 		for _, b := range a.books {
 			if b.payment == request.Payment && b.trace.STAN == request.Original.STAN {
 				if b.captured > 0 || request.OriginalMTI != b.mti {
@@ -744,6 +793,11 @@ func (a *acquirer) moved(id string) (sum int64) {
 			sum += b.amount
 		default:
 			sum += b.captured
+		}
+	}
+	for _, r := range a.refunds {
+		if r.request.Payment == id && r.approved && !r.reversed {
+			sum -= r.request.Amount.Minor
 		}
 	}
 	return sum

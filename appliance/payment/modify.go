@@ -26,6 +26,7 @@ var kinds = map[string]struct {
 }{
 	store.ModificationCapture: {"cap", "payment.capture_requested", "capture"},
 	store.ModificationVoid:    {"void", "payment.void_requested", "void"},
+	store.ModificationRefund:  {"re", "payment.refund_requested", "refund"},
 }
 
 // change is what a merchant asks for. Its JSON is what an idempotency key stands for.
@@ -45,6 +46,30 @@ func (s *Service) Capture(ctx context.Context, caller api.Caller, id string, req
 func (s *Service) Void(ctx context.Context, caller api.Caller, id, idempotencyKey string) (api.Payment, error) {
 	_, err := s.modify(ctx, caller, change{store.ModificationVoid, id, 0}, idempotencyKey)
 	return s.getOr(ctx, caller, id, err)
+}
+
+// Refund implements [api.Payments].
+func (s *Service) Refund(ctx context.Context, caller api.Caller, id string, request api.ModifyPayment, idempotencyKey string) (api.Modification, error) {
+	m, err := s.modify(ctx, caller, change{store.ModificationRefund, id, request.Amount}, idempotencyKey)
+	if err != nil {
+		return api.Modification{}, err
+	}
+	return shownModification(m), nil
+}
+
+// Refunds implements [api.Payments].
+func (s *Service) Refunds(ctx context.Context, caller api.Caller, id string) (api.RefundList, error) {
+	list := api.RefundList{Refunds: []api.Modification{}}
+	if _, err := s.own(ctx, caller, id); err != nil {
+		return list, err
+	}
+	modifications, err := s.cfg.Store.Read(ctx).Modifications(id)
+	for _, m := range modifications {
+		if m.Kind == store.ModificationRefund {
+			list.Refunds = append(list.Refunds, shownModification(m))
+		}
+	}
+	return list, translate(err)
 }
 
 // modify announces and sends what a merchant asks for, and returns it as it stands when it has ended or patience is over.
@@ -170,7 +195,12 @@ func (c change) check(tx *ledger.Tx, p store.Payment, a *store.Attempt) (pci.Amo
 }
 
 // most is the largest amount that a change can have, in minor units.
-func (c change) most(p store.Payment) int64 { return p.Amount.Minor }
+func (c change) most(p store.Payment) int64 {
+	if c.Kind == store.ModificationRefund {
+		return p.Captured - p.Refunded
+	}
+	return p.Amount.Minor
+}
 
 // put writes a step of a modification: its row, the payment's transition, the event and the entry.
 func (s *Service) put(tx *ledger.Tx, m *store.Modification, p store.Payment, a *store.Attempt, event, actor, origin, outcome string) error {

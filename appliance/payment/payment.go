@@ -19,6 +19,8 @@
 //
 //   - A capture is repeated, with its trace, until the acquirer has booked or refused it; a void until it is acknowledged.
 //     Neither is forgotten by a crash, and neither is told as done before.
+//   - A refund is sent at most once. One of unknown outcome is reversed, has then failed, and may be asked for again. Never
+//     more is refunded than was captured.
 package payment
 
 import (
@@ -55,12 +57,13 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, request pci.AuthenticationRequest) (pci.Authentication, error)
 }
 
-// Acquirer sells, and does what may follow a sale. The outcome of a sale or authorization is always set; its error says why
+// Acquirer sells, and does what may follow a sale. The outcome of a sale, authorization or refund is always set; its error says why
 // where it is not an answer. A capture that it will never book is [acquiring.ErrRefused].
 type Acquirer interface {
 	Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error)
 	Authorize(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error)
 	Capture(ctx context.Context, request pci.CaptureRequest) (acknowledged bool, err error)
+	Refund(ctx context.Context, request pci.RefundRequest) (pci.SaleResult, error)
 	Reverse(ctx context.Context, request pci.ReversalRequest) (acknowledged bool, err error)
 }
 

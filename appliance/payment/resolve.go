@@ -69,7 +69,7 @@ func (s *Service) Recover(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return s.recoverRefunds(ctx)
 }
 
 // recoverUnsent: the card died with the process, and no sale was announced.

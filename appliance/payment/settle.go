@@ -17,6 +17,10 @@ import (
 
 // first sends a modification for the first time.
 func (s *Service) first(ctx context.Context, m store.Modification) {
+	if m.Kind == store.ModificationRefund {
+		s.refund(ctx, m)
+		return
+	}
 	if err := s.advise(ctx, m, false); err != nil {
 		s.cfg.Log.WarnContext(ctx, "a modification was not answered, and is repeated", "payment", m.PaymentID, "modification", m.ID, "error", err)
 	}
@@ -59,8 +63,13 @@ func (s *Service) repeatOnce(ctx context.Context) (left int) {
 // again repeats a modification, unless it has ended since the queue was read.
 func (s *Service) again(ctx context.Context, id string) error {
 	m, err := s.cfg.Store.Read(ctx).Modification(id)
-	if err != nil || !m.Open() {
+	switch {
+	case err != nil || !m.Open():
 		return err
+	case m.Status == store.ModificationIndeterminate:
+		return s.takeBack(ctx, m)
+	case m.Kind == store.ModificationRefund:
+		return nil // is sent once; what an earlier process has left is found by [Service.Recover]
 	}
 	return s.advise(ctx, m, true)
 }
@@ -107,8 +116,17 @@ func (s *Service) advise(ctx context.Context, m store.Modification, repeat bool)
 	})
 }
 
-// amend commits what became of a modification.
+// amend commits what became of a modification, and changes the payment with it.
 func (s *Service) amend(ctx context.Context, m store.Modification, event, outcome string, change func(*store.Payment)) error {
+	return s.amendWith(ctx, m, event, outcome, func(_ *ledger.Tx, p *store.Payment, _ *store.Modification) error {
+		if change != nil {
+			change(p)
+		}
+		return nil
+	})
+}
+
+func (s *Service) amendWith(ctx context.Context, m store.Modification, event, outcome string, change func(*ledger.Tx, *store.Payment, *store.Modification) error) error {
 	failpoint.Here("before " + event)
 	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		current, err := tx.Modification(m.ID)
@@ -122,8 +140,8 @@ func (s *Service) amend(ctx context.Context, m store.Modification, event, outcom
 		if err != nil {
 			return err
 		}
-		if change != nil {
-			change(&p)
+		if err := change(tx, &p, &m); err != nil {
+			return err
 		}
 		return s.put(tx, &m, p, a, event, "system", "local", outcome)
 	})

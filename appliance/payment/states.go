@@ -33,6 +33,16 @@ var transitions = []struct {
 	{api.StatusAuthorized, "payment.capture_refused", api.StatusAuthorized},   // it never will
 	{api.StatusAuthorized, "payment.void_requested", api.StatusAuthorized},    // entered before the reversal leaves
 	{api.StatusAuthorized, "payment.voided", api.StatusVoided},
+	{api.StatusCaptured, "payment.refund_requested", api.StatusCaptured}, // entered before the request leaves
+	{api.StatusCaptured, "payment.partially_refunded", api.StatusPartiallyRefunded},
+	{api.StatusCaptured, "payment.refunded", api.StatusRefunded},
+	{api.StatusCaptured, "payment.refund_indeterminate", api.StatusCaptured}, // its reversal is due from the same commit on
+	{api.StatusCaptured, "payment.refund_failed", api.StatusCaptured},        // refused, not sent, or reversed
+	{api.StatusPartiallyRefunded, "payment.refund_requested", api.StatusPartiallyRefunded},
+	{api.StatusPartiallyRefunded, "payment.partially_refunded", api.StatusPartiallyRefunded},
+	{api.StatusPartiallyRefunded, "payment.refunded", api.StatusRefunded},
+	{api.StatusPartiallyRefunded, "payment.refund_indeterminate", api.StatusPartiallyRefunded},
+	{api.StatusPartiallyRefunded, "payment.refund_failed", api.StatusPartiallyRefunded},
 	{api.StatusCreated, "payment.expired", api.StatusExpired},
 	{api.StatusCreated, "payment.restored", api.StatusIndeterminate}, // from a copy: it may have been paid since
 	{api.StatusDeclined, "payment.restored", api.StatusIndeterminate},
