@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -571,6 +572,7 @@ type acquirer struct {
 	captures  []pci.CaptureRequest
 	refunds   []*refundBooking
 	refund    card              // what becomes of the next ones
+	slow      bool              // answers about modifications wait for [acquirer.release]
 	advised   map[string]string // what became of captures, by STAN
 	capture   string            // what becomes of the next ones: "" or "refused", "lost", "unsent"
 	ack       bool              // of reversals
@@ -645,8 +647,49 @@ func (a *acquirer) announced(id, kind string, trace pci.Trace) {
 	a.w.t.Errorf("a %s with STAN %q of payment %s left, and the database does not say so", kind, trace.STAN, id)
 }
 
-func (a *acquirer) Capture(_ context.Context, request pci.CaptureRequest) (bool, error) {
+func (a *acquirer) Capture(ctx context.Context, request pci.CaptureRequest) (bool, error) {
 	a.announced(request.Payment, store.ModificationCapture, request.Trace)
+	booked, err := a.takeCapture(request)
+	if !a.linger(ctx, request.Trace) {
+		return false, acquiring.ErrNoAnswer
+	}
+	return booked, err
+}
+
+// linger holds an answer about a modification, if the acquirer is slow, and reports whether somebody still waits for it.
+func (a *acquirer) linger(ctx context.Context, trace pci.Trace) bool {
+	a.mu.Lock()
+	if !a.slow {
+		a.mu.Unlock()
+		return true
+	}
+	if a.waiting == nil {
+		a.waiting = make(map[string]chan struct{})
+	}
+	held := make(chan struct{})
+	a.waiting["modification "+trace.STAN] = held
+	a.mu.Unlock()
+	select {
+	case <-held:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// lingering counts the answers about modifications that are held.
+func (a *acquirer) lingering() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for name := range a.waiting {
+		if strings.HasPrefix(name, "modification ") {
+			n++
+		}
+	}
+	return n
+}
+
+func (a *acquirer) takeCapture(request pci.CaptureRequest) (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.captures = append(a.captures, request)
@@ -690,8 +733,16 @@ func (a *acquirer) bookCapture(request pci.CaptureRequest) (became string) {
 	return became
 }
 
-func (a *acquirer) Refund(_ context.Context, request pci.RefundRequest) (pci.SaleResult, error) {
+func (a *acquirer) Refund(ctx context.Context, request pci.RefundRequest) (pci.SaleResult, error) {
 	a.announced(request.Payment, store.ModificationRefund, request.Trace)
+	result, err := a.takeRefund(request)
+	if !a.linger(ctx, request.Trace) {
+		return pci.SaleResult{Outcome: pci.Unknown}, acquiring.ErrNoAnswer
+	}
+	return result, err
+}
+
+func (a *acquirer) takeRefund(request pci.RefundRequest) (pci.SaleResult, error) {
 	left := a.moved(request.Payment)
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -398,8 +398,11 @@ func (s *Service) origin(ctx context.Context, address string) (string, error) {
 	return "shopper:" + hex.EncodeToString(sum[:8]), nil
 }
 
-// translate turns the errors of store and ledger into those of the contract. Those of pci pass.
+// translate turns the errors of store and ledger into those of the contract. Those of the contract and of pci pass.
 func translate(err error) error {
+	if problem, ok := errors.AsType[*api.Problem](err); ok {
+		return problem // of a change that the ledger has undone: what it says is the answer
+	}
 	switch {
 	case err == nil:
 		return nil
