@@ -53,6 +53,14 @@ type Payments interface {
 	Get(ctx context.Context, caller Caller, id string) (Payment, error)
 	List(ctx context.Context, caller Caller, query ListPayments) (PaymentList, error)
 	Receipt(ctx context.Context, caller Caller, id string) (Receipt, error)
+	// Capture moves an authorized amount, or a part of it; Void gives the authorization up. They return when the acquirer has
+	// answered, or after some seconds with the payment as it stands: the rest follows by itself. What has no place where the
+	// payment is is [ErrNotPossible]; too large an amount is [ErrAmount]. Idempotency keys are as with Create.
+	Capture(ctx context.Context, caller Caller, id string, request ModifyPayment, idempotencyKey string) (Payment, error)
+	Void(ctx context.Context, caller Caller, id, idempotencyKey string) (Payment, error)
+	// Refund gives captured money back, or a part of it, in the same manner.
+	Refund(ctx context.Context, caller Caller, id string, request ModifyPayment, idempotencyKey string) (Modification, error)
+	Refunds(ctx context.Context, caller Caller, id string) (RefundList, error)
 }
 
 // Checkout is what the shopper's page does. A session is the secret part of a checkout URL; one that is unknown
@@ -141,8 +149,13 @@ type CreatePayment struct {
 	Currency  pci.Currency `json:"currency"` // ISO 4217
 	Reference string       `json:"reference"`
 	ReturnURL string       `json:"return_url"`
-	Capture   string       `json:"capture,omitempty"` // "automatic"
+	Capture   string       `json:"capture,omitempty"` // "automatic" or "manual"
 	Customer  *Customer    `json:"customer,omitempty"`
+}
+
+// ModifyPayment is the body of a capture or refund. An amount of 0, or none, stands for all that there is.
+type ModifyPayment struct {
+	Amount int64 `json:"amount,omitempty"` // minor units
 }
 
 // Customer is what a merchant may tell of the person, for 3-D Secure.
@@ -158,33 +171,79 @@ type Status string
 
 // The statuses of a payment.
 const (
-	StatusCreated        Status = "created"
-	StatusAuthenticating Status = "authenticating"
-	StatusAuthorizing    Status = "authorizing"
-	StatusCaptured       Status = "captured"
-	StatusDeclined       Status = "declined" // another card may be tried until the session ends
-	StatusFailed         Status = "failed"
-	StatusExpired        Status = "expired"
-	StatusIndeterminate  Status = "indeterminate" // a request left for the acquirer and no answer is known yet
+	StatusCreated           Status = "created"
+	StatusAuthenticating    Status = "authenticating"
+	StatusAuthorizing       Status = "authorizing"
+	StatusAuthorized        Status = "authorized" // its merchant captures or voids it
+	StatusCaptured          Status = "captured"
+	StatusVoided            Status = "voided"
+	StatusPartiallyRefunded Status = "partially_refunded"
+	StatusRefunded          Status = "refunded"
+	StatusDeclined          Status = "declined" // another card may be tried until the session ends
+	StatusFailed            Status = "failed"
+	StatusExpired           Status = "expired"
+	StatusIndeterminate     Status = "indeterminate" // a request left for the acquirer and no answer is known yet
 )
 
 // Payment is one payment as its merchant sees it.
 type Payment struct {
-	ID          string       `json:"id"`
-	Status      Status       `json:"status"`
-	Amount      int64        `json:"amount"`
-	Currency    pci.Currency `json:"currency"`
-	Reference   string       `json:"reference"`
-	ReturnURL   string       `json:"return_url"`
-	Capture     string       `json:"capture"`
-	CheckoutURL string       `json:"checkout_url,omitempty"` // while a card can be entered
-	Card        *Card        `json:"card,omitempty"`         // of the last attempt
-	Token       pci.Token    `json:"token,omitempty"`
-	Result      *Result      `json:"result,omitempty"`
-	Attempts    int          `json:"attempts"`
-	CreatedAt   time.Time    `json:"created_at"`
-	ExpiresAt   time.Time    `json:"expires_at"`
-	UpdatedAt   time.Time    `json:"updated_at"`
+	ID          string         `json:"id"`
+	Status      Status         `json:"status"`
+	Amount      int64          `json:"amount"`
+	Currency    pci.Currency   `json:"currency"`
+	Reference   string         `json:"reference"`
+	ReturnURL   string         `json:"return_url"`
+	Capture     string         `json:"capture"`
+	Captured    int64          `json:"captured"`               // minor units that the acquirer has booked
+	Refunded    int64          `json:"refunded"`               // of them
+	CheckoutURL string         `json:"checkout_url,omitempty"` // while a card can be entered
+	Card        *Card          `json:"card,omitempty"`         // of the last attempt
+	Token       pci.Token      `json:"token,omitempty"`
+	Result      *Result        `json:"result,omitempty"`
+	Attempts    int            `json:"attempts"`
+	Captures    []Modification `json:"captures,omitempty"` // oldest first
+	Void        *Modification  `json:"void,omitempty"`
+	CreatedAt   time.Time      `json:"created_at"`
+	ExpiresAt   time.Time      `json:"expires_at"`
+	UpdatedAt   time.Time      `json:"updated_at"`
+}
+
+// Modification is what a merchant does with a payment after its authorization. One at a time of a payment is pending.
+type Modification struct {
+	ID           string             `json:"id"`
+	Payment      string             `json:"payment"`
+	Status       ModificationStatus `json:"status"`
+	Amount       int64              `json:"amount"`
+	Currency     pci.Currency       `json:"currency"`
+	Reason       ModificationReason `json:"reason,omitempty"`
+	ResponseCode string             `json:"response_code,omitempty"` // of the acquirer, ISO 8583 DE 39
+	CreatedAt    time.Time          `json:"created_at"`
+	UpdatedAt    time.Time          `json:"updated_at"`
+}
+
+// ModificationStatus is where a modification stands.
+type ModificationStatus string
+
+// The statuses of a modification.
+const (
+	ModificationPending   ModificationStatus = "pending" // no answer of the acquirer is known yet; the appliance goes on by itself
+	ModificationSucceeded ModificationStatus = "succeeded"
+	ModificationFailed    ModificationStatus = "failed" // nothing moved; another may be tried
+)
+
+// ModificationReason is why a modification has failed.
+type ModificationReason string
+
+// The reasons.
+const (
+	ModificationRefused ModificationReason = "refused"         // by the acquirer
+	ModificationUnsent  ModificationReason = "not_sent"        // nothing left the appliance
+	ModificationUnknown ModificationReason = "unknown_outcome" // the acquirer did not answer; reversed, or about to be
+)
+
+// RefundList are all refunds of a payment, oldest first.
+type RefundList struct {
+	Refunds []Modification `json:"refunds"`
 }
 
 // Card is what may be known of a card.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -35,6 +36,7 @@ type appliance struct {
 	mu       sync.Mutex
 	created  []CreatePayment
 	keys     []string // idempotency keys
+	modified []string // what was done with payments
 	listed   ListPayments
 	origin   string
 	err      error // of every call of Payments and Log
@@ -82,9 +84,40 @@ func (a *appliance) Create(_ context.Context, _ Caller, c CreatePayment, key str
 }
 
 func (a *appliance) Get(_ context.Context, _ Caller, id string) (Payment, error) {
-	return Payment{ID: id, Status: StatusCaptured, Amount: 1, Currency: "EUR", Reference: "r", ReturnURL: "https://shop.example", Capture: "automatic",
+	return Payment{ID: id, Status: StatusCaptured, Amount: 1, Currency: "EUR", Reference: "r", ReturnURL: "https://shop.example", Capture: "automatic", Captured: 1,
 		Card: &Card{Brand: pci.Visa, Truncated: "411111******1111", Expiry: "2031-12"}, Token: "9999990000001111", Attempts: 1,
 		Result: &Result{ResponseCode: "00", ApprovalCode: "A1B2C3", ThreeDS: "Y", ECI: "05"}, CreatedAt: day, ExpiresAt: day, UpdatedAt: day}, a.err
+}
+
+func (a *appliance) Capture(ctx context.Context, c Caller, id string, m ModifyPayment, key string) (Payment, error) {
+	a.mu.Lock()
+	a.modified, a.keys = append(a.modified, "capture "+id+" "+strconv.FormatInt(m.Amount, 10)), append(a.keys, key)
+	a.mu.Unlock()
+	p, err := a.Get(ctx, c, id)
+	p.Captures = []Modification{{ID: "cap_01", Payment: id, Status: ModificationSucceeded, Amount: 1, Currency: "EUR", CreatedAt: day, UpdatedAt: day}}
+	return p, err
+}
+
+func (a *appliance) Void(ctx context.Context, c Caller, id, key string) (Payment, error) {
+	a.mu.Lock()
+	a.modified, a.keys = append(a.modified, "void "+id), append(a.keys, key)
+	a.mu.Unlock()
+	p, err := a.Get(ctx, c, id)
+	p.Status, p.Captured = StatusVoided, 0
+	p.Void = &Modification{ID: "void_01", Payment: id, Status: ModificationSucceeded, Amount: 1, Currency: "EUR", CreatedAt: day, UpdatedAt: day}
+	return p, err
+}
+
+func (a *appliance) Refund(_ context.Context, _ Caller, id string, m ModifyPayment, key string) (Modification, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.modified, a.keys = append(a.modified, "refund "+id+" "+strconv.FormatInt(m.Amount, 10)), append(a.keys, key)
+	return Modification{ID: "re_01", Payment: id, Status: ModificationFailed, Amount: 1, Currency: "EUR", Reason: ModificationRefused, ResponseCode: "05", CreatedAt: day, UpdatedAt: day}, a.err
+}
+
+func (a *appliance) Refunds(ctx context.Context, c Caller, id string) (RefundList, error) {
+	m, err := a.Refund(ctx, c, id, ModifyPayment{}, "")
+	return RefundList{Refunds: []Modification{m}}, err
 }
 
 func (a *appliance) List(ctx context.Context, c Caller, q ListPayments) (PaymentList, error) {

@@ -13,7 +13,10 @@ import (
 )
 
 // EventTypes are the types of events: the names under `webhooks` of openapi.yaml.
-var EventTypes = []string{"payment.captured", "payment.declined", "payment.expired", "payment.failed", "payment.indeterminate"}
+var EventTypes = []string{
+	"payment.authorized", "payment.capture_refused", "payment.captured", "payment.declined", "payment.expired", "payment.failed", "payment.indeterminate",
+	"payment.partially_refunded", "payment.refund_failed", "payment.refunded", "payment.voided",
+}
 
 // Events keeps the endpoints that a merchant is told at, and shows what it was told. What is another merchant's is
 // [ErrNotFound].

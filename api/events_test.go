@@ -71,7 +71,7 @@ func (o *outbox) RotateSecret(_ context.Context, _ Caller, id string, overlap ti
 
 func shownEvent(id string) Event {
 	return Event{ID: id, Type: "payment.captured", Sequence: 2, Payment: "pay_01", Timestamp: day, Data: jsontext.Value(`{"id":"pay_01","status":"captured",` +
-		`"amount":1,"currency":"EUR","reference":"r","return_url":"https://shop.example","capture":"automatic","attempts":1,"created_at":"2030-01-02T03:04:05Z",` +
+		`"amount":1,"currency":"EUR","reference":"r","return_url":"https://shop.example","capture":"automatic","captured":0,"refunded":0,"attempts":1,"created_at":"2030-01-02T03:04:05Z",` +
 		`"expires_at":"2030-01-02T03:04:05Z","updated_at":"2030-01-02T03:04:05Z"}`)}
 }
 

@@ -35,6 +35,80 @@ func (s *server) createPayment(w http.ResponseWriter, r *http.Request, caller Ca
 	return writeJSON(w, http.StatusCreated, payment)
 }
 
+// readModification reads what a merchant does with a payment: the id in the path, the idempotency key, and a body where there
+// is one.
+func (s *server) readModification(w http.ResponseWriter, r *http.Request, body any) (id, key string, err error) {
+	if id, err = paymentID(r); err != nil {
+		return "", "", err
+	}
+	if key, err = idempotencyKey(r.Header); err != nil {
+		return "", "", err
+	}
+	if _, err := readQuery(r); err != nil {
+		return "", "", ErrUnknownField.With("This route takes no query.")
+	}
+	if r.ContentLength == 0 {
+		return id, key, nil
+	}
+	return id, key, s.readJSON(w, r, body)
+}
+
+func (s *server) capturePayment(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	var request ModifyPayment
+	id, key, err := s.readModification(w, r, &request)
+	if err != nil {
+		return err
+	}
+	if err := request.check(); err != nil {
+		return err
+	}
+	payment, err := s.cfg.Payments.Capture(r.Context(), caller, id, request, key)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, payment)
+}
+
+func (s *server) voidPayment(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	id, key, err := s.readModification(w, r, &struct{}{})
+	if err != nil {
+		return err
+	}
+	payment, err := s.cfg.Payments.Void(r.Context(), caller, id, key)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, payment)
+}
+
+func (s *server) refundPayment(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	var request ModifyPayment
+	id, key, err := s.readModification(w, r, &request)
+	if err != nil {
+		return err
+	}
+	if err := request.check(); err != nil {
+		return err
+	}
+	refund, err := s.cfg.Payments.Refund(r.Context(), caller, id, request, key)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusCreated, refund)
+}
+
+func (s *server) listRefunds(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	id, err := paymentID(r)
+	if err != nil {
+		return err
+	}
+	list, err := s.cfg.Payments.Refunds(r.Context(), caller, id)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, list)
+}
+
 func (s *server) listPayments(w http.ResponseWriter, r *http.Request, caller Caller) error {
 	query, err := listQuery(r)
 	if err != nil {

@@ -68,8 +68,10 @@ var (
 		Detail: "Go back to the shop and start again."}
 	ErrIdempotency = &Problem{Status: http.StatusUnprocessableEntity, Code: "idempotency_key_reused", Title: "The idempotency key was used for another request",
 		Detail: "Use a new Idempotency-Key for a new request."}
-	ErrNotSupported = &Problem{Status: http.StatusUnprocessableEntity, Code: "not_supported", Title: "This release does not do that",
-		Detail: "Leave the field out."}
+	ErrNotPossible = &Problem{Status: http.StatusConflict, Code: "not_possible_now", Title: "The payment does not allow that now",
+		Detail: "GET the payment to see where it stands."}
+	ErrAmount = &Problem{Status: http.StatusUnprocessableEntity, Code: "amount_too_large", Title: "The amount is more than there is",
+		Detail: "Send a smaller amount, or leave it out for all that there is."}
 	ErrCardNumber = &Problem{Status: http.StatusUnprocessableEntity, Code: "looks_like_card_number", Title: "A field holds what looks like a card number",
 		Detail: "Card numbers are entered on the checkout page only. Remove it."}
 	ErrCard = &Problem{Status: http.StatusUnprocessableEntity, Code: "invalid_card", Title: "The card is not acceptable",

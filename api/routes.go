@@ -84,6 +84,12 @@ func (s *server) router() http.Handler {
 		http.MethodPost: s.authenticated(ScopePayments, s.createPayment),
 	})
 	s.route(r, "/v1/payments/{id}", methods{http.MethodGet: s.authenticated(ScopePayments, s.getPayment)})
+	s.route(r, "/v1/payments/{id}/capture", methods{http.MethodPost: s.authenticated(ScopePayments, s.capturePayment)})
+	s.route(r, "/v1/payments/{id}/void", methods{http.MethodPost: s.authenticated(ScopePayments, s.voidPayment)})
+	s.route(r, "/v1/payments/{id}/refunds", methods{
+		http.MethodGet:  s.authenticated(ScopePayments, s.listRefunds),
+		http.MethodPost: s.authenticated(ScopePayments, s.refundPayment),
+	})
 	s.route(r, "/v1/payments/{id}/receipt", methods{http.MethodGet: s.authenticated(ScopePayments, s.getReceipt)})
 	s.routeEvents(r)
 	s.route(r, "/v1/tokens", methods{

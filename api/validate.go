@@ -47,16 +47,21 @@ func (c CreatePayment) normalize() (CreatePayment, error) {
 	switch c.Capture {
 	case "":
 		c.Capture = "automatic"
-	case "automatic":
-	case "manual":
-		return c, ErrNotSupported.At("/capture").With(`Captures are automatic in this release. Leave the field out or send "automatic".`)
+	case "automatic", "manual":
 	default:
-		return c, ErrInvalid.At("/capture").With(`Leave the field out or send "automatic".`)
+		return c, ErrInvalid.At("/capture").With(`Leave the field out, or send "automatic" or "manual".`)
 	}
 	if c.Customer != nil {
 		return c, c.Customer.check()
 	}
 	return c, nil
+}
+
+func (m ModifyPayment) check() error {
+	if m.Amount < 0 || m.Amount > MaxAmount {
+		return ErrInvalid.At("/amount").With("Send an integer from 1 to %d, in the currency's minor unit, or leave it out for all that there is.", int64(MaxAmount))
+	}
+	return nil
 }
 
 func (c *Customer) check() error {
@@ -192,8 +197,8 @@ func idempotencyKey(h http.Header) (string, error) {
 
 // statuses are those that a list can be narrowed to.
 var statuses = map[Status]bool{
-	StatusCreated: true, StatusAuthenticating: true, StatusAuthorizing: true, StatusCaptured: true,
-	StatusDeclined: true, StatusFailed: true, StatusExpired: true, StatusIndeterminate: true,
+	StatusCreated: true, StatusAuthenticating: true, StatusAuthorizing: true, StatusAuthorized: true,
+	StatusCaptured: true, StatusVoided: true, StatusPartiallyRefunded: true, StatusRefunded: true, StatusDeclined: true, StatusFailed: true, StatusExpired: true, StatusIndeterminate: true,
 }
 
 // listQuery reads the query of GET /v1/payments.

@@ -234,7 +234,6 @@ func TestRequestsThatCannotBeServed(t *testing.T) {
 		"overflowing":        {`{"amount":99999999999999999999,"currency":"EUR","reference":"r","return_url":"https://shop.example/r"}`, 422, "invalid"},
 		"no such currency":   {`{"amount":1,"currency":"EUX","reference":"r","return_url":"https://shop.example/r"}`, 422, "invalid"},
 		"a card number":      {`{"amount":1,"currency":"EUR","reference":"4111 1111 1111 1111","return_url":"https://shop.example/r"}`, 422, "looks_like_card_number"},
-		"two-step capture":   {body(`,"capture":"manual"`), 422, "not_supported"},
 		"script for a URL":   {`{"amount":1,"currency":"EUR","reference":"r","return_url":"javascript:alert(1)"}`, 422, "invalid"},
 		"more than is taken": {body(`,"capture":"` + strings.Repeat("x", 70<<10) + `"`), 413, "too_large"},
 	} {

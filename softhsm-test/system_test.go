@@ -362,13 +362,11 @@ func (s *system) payments() (all []api.Payment) {
 	}
 }
 
-// captured is the sum of captured payments as the API tells it.
+// captured is the sum of what was captured and not refunded, as the API tells it.
 func (s *system) captured() (sum int64) {
 	s.t.Helper()
 	for _, p := range s.payments() {
-		if p.Status == api.StatusCaptured {
-			sum += p.Amount
-		}
+		sum += p.Captured - p.Refunded
 	}
 	return sum
 }

@@ -200,7 +200,8 @@ func openBare(t testing.TB) *bare {
 		t.Fatal(err)
 	}
 	for query, statement := range map[string]*driver.Stmt{"BEGIN IMMEDIATE": &b.begin, "COMMIT": &b.commit, `INSERT INTO payments (id, merchant_id, session_hash, status,
-		amount, currency, reference, return_url, attempts, created_at, expires_at, updated_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`: &b.insert} {
+		amount, currency, reference, return_url, capture, captured, refunded, attempts, created_at, expires_at, updated_at)
+		VALUES (?,?,?,?,?,?,?,?,'automatic',0,0,?,?,?,?)`: &b.insert} {
 		if *statement, err = b.conn.Prepare(query); err != nil {
 			t.Fatal(err)
 		}

@@ -145,7 +145,7 @@ func (s *Service) challenge(ctx context.Context, p store.Payment, a *store.Attem
 	}
 }
 
-// sell announces the sale in a signed entry, sends it, and enters its outcome.
+// sell announces the sale, or the authorization, in a signed entry, sends it, and enters its outcome.
 func (s *Service) sell(ctx context.Context, p store.Payment, a store.Attempt, card pci.CardRef, m store.Merchant, result pci.Authentication) {
 	a.Status = attemptAuthorizing
 	if err := s.step(ctx, &p, &a, "payment.authorizing", ledger.Success, func(tx *ledger.Tx) (err error) {
@@ -156,8 +156,12 @@ func (s *Service) sell(ctx context.Context, p store.Payment, a store.Attempt, ca
 		s.abandon(ctx, p, a, api.ReasonTryAgain, err)
 		return
 	}
+	ask, approved, event := s.cfg.Acquirer.Sale, attemptCaptured, "payment.captured"
+	if p.Capture == captureManual {
+		ask, approved, event = s.cfg.Acquirer.Authorize, attemptAuthorized, "payment.authorized"
+	}
 	failpoint.Here("before sale")
-	answer, err := s.cfg.Acquirer.Sale(ctx, pci.SaleRequest{Payment: p.ID, Card: card, Amount: p.Amount, Merchant: m.Profile, Authentication: result, Trace: a.Trace})
+	answer, err := ask(ctx, pci.SaleRequest{Payment: p.ID, Card: card, Amount: p.Amount, Merchant: m.Profile, Authentication: result, Trace: a.Trace})
 	failpoint.Here("after sale")
 	if err != nil {
 		s.cfg.Log.WarnContext(ctx, "a sale was not answered", "payment", p.ID, "outcome", string(answer.Outcome), "error", err)
@@ -166,8 +170,8 @@ func (s *Service) sell(ctx context.Context, p store.Payment, a store.Attempt, ca
 	a.ResponseCode, a.ApprovalCode = answer.ResponseCode, answer.ApprovalCode
 	switch answer.Outcome {
 	case pci.Approved:
-		a.Status = attemptCaptured
-		s.finish(ctx, p, a, "payment.captured", ledger.Success)
+		a.Status = approved
+		s.finish(ctx, p, a, event, ledger.Success)
 	case pci.Refused:
 		a.Status, a.Reason = attemptDeclined, string(declineReason(answer.ResponseCode))
 		s.finish(ctx, p, a, "payment.declined", ledger.Failure)
@@ -249,16 +253,23 @@ func (s *Service) finish(ctx context.Context, p store.Payment, a store.Attempt, 
 }
 
 func (s *Service) finishWith(ctx context.Context, p store.Payment, a store.Attempt, event, outcome string, more func(*store.Attempt) func(*ledger.Tx) error) {
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+	s.insist(ctx, p.ID, event, func(ctx context.Context) error {
 		var extra func(*ledger.Tx) error
 		if more != nil {
 			extra = more(&a)
 		}
-		err := s.step(context.WithoutCancel(ctx), &p, &a, event, outcome, extra)
+		return s.step(ctx, &p, &a, event, outcome, extra)
+	})
+}
+
+// insist commits a fact of the outside world until it holds, or the process ends.
+func (s *Service) insist(ctx context.Context, paymentID, event string, commit func(context.Context) error) {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := commit(context.WithoutCancel(ctx))
 		if err == nil {
 			return
 		}
-		s.cfg.Log.ErrorContext(ctx, "the outcome of an attempt could not be committed yet", "payment", p.ID, "event", event, "error", err)
+		s.cfg.Log.ErrorContext(ctx, "what the acquirer has answered could not be committed yet", "payment", paymentID, "event", event, "error", err)
 		if errors.Is(err, errMove) {
 			return // a retry would fail the same way
 		}
@@ -272,14 +283,20 @@ func (s *Service) finishWith(ctx context.Context, p store.Payment, a store.Attem
 
 // eventTypes are the transitions of which merchants are told.
 var eventTypes = map[string]bool{
-	"payment.captured":          true,
-	"payment.declined":          true,
-	"payment.indeterminate":     true,
-	"payment.reversed":          true,
-	"payment.expired":           true,
-	"payment.restored":          true,
-	"payment.resolved_captured": true,
-	"payment.resolved_failed":   true,
+	"payment.authorized":         true,
+	"payment.captured":           true,
+	"payment.capture_refused":    true,
+	"payment.voided":             true,
+	"payment.partially_refunded": true,
+	"payment.refunded":           true,
+	"payment.refund_failed":      true,
+	"payment.declined":           true,
+	"payment.indeterminate":      true,
+	"payment.reversed":           true,
+	"payment.expired":            true,
+	"payment.restored":           true,
+	"payment.resolved_captured":  true,
+	"payment.resolved_failed":    true,
 }
 
 // eventName is what merchants read: where a payment stands now. For them a reversed payment has failed.

@@ -85,11 +85,11 @@ func (s *Service) state(p store.Payment) api.CheckoutState {
 	switch api.Status(p.Status) {
 	case api.StatusAuthenticating, api.StatusAuthorizing:
 		return api.CheckoutProcessing
-	case api.StatusCaptured:
+	case api.StatusAuthorized, api.StatusCaptured, api.StatusPartiallyRefunded, api.StatusRefunded:
 		return api.CheckoutPaid
 	case api.StatusIndeterminate:
 		return api.CheckoutUncertain
-	case api.StatusFailed:
+	case api.StatusFailed, api.StatusVoided:
 		return api.CheckoutFailed
 	case api.StatusExpired:
 		return api.CheckoutExpired

@@ -14,6 +14,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -28,6 +29,7 @@ import (
 	"github.com/finterra/finpay/appliance/merchant"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/pci"
+	"github.com/finterra/finpay/pci/acquiring"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -113,6 +115,9 @@ func (w *world) open() {
 	cfg.Store, cfg.Ledger, cfg.Merchants, cfg.Origins = w.store, w.ledger, w.merchants, mac("origin")
 	cfg.Tokens, cfg.ThreeDS, cfg.Acquirer, cfg.Cards = w.cards, w.issuer, w.acquirer, w.cards
 	cfg.Now = w.clock.Now
+	if cfg.Patience == 0 {
+		cfg.Patience = patience
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -196,7 +201,31 @@ func (w *world) create() (id, secret string) {
 }
 
 func order() api.CreatePayment {
-	return api.CreatePayment{Amount: 1250, Currency: "EUR", Reference: "order-1", ReturnURL: "https://shop.example/thanks?cart=7&note=a+b"}
+	return api.CreatePayment{Amount: 1250, Currency: "EUR", Reference: "order-1", ReturnURL: "https://shop.example/thanks?cart=7&note=a+b", Capture: "automatic"}
+}
+
+// authorized makes a payment that its merchant captures, and has a card authorized for it.
+func (w *world) authorized() (id string) {
+	w.t.Helper()
+	request := order()
+	request.Capture = captureManual
+	p, err := w.service.Create(context.Background(), own, request, "")
+	if err != nil {
+		w.t.Fatalf("create: %v", err)
+	}
+	w.paid(w.session(p.ID), card{})
+	w.wantStatus(p.ID, api.StatusAuthorized)
+	return p.ID
+}
+
+// modifications are those of a payment, oldest first.
+func (w *world) modifications(id string) []store.Modification {
+	w.t.Helper()
+	list, err := w.store.Read(context.Background()).Modifications(id)
+	if err != nil {
+		w.t.Fatalf("modifications of %s: %v", id, err)
+	}
+	return list
 }
 
 func (w *world) session(id string) string {
@@ -320,6 +349,9 @@ func (w *world) agree(id string) {
 	check("payments/"+id, p)
 	for n := range p.Attempts {
 		check(fmt.Sprintf("attempts/%s/%d", id, n+1), w.attempt(id, n+1))
+	}
+	for _, m := range w.modifications(id) {
+		check("modifications/"+m.ID, m)
 	}
 }
 
@@ -509,10 +541,20 @@ var (
 	no  = pci.Authentication{Outcome: pci.AuthenticationNo, TransStatus: "N"}
 )
 
-// booking is a sale as the acquirer knows it.
+// booking is a sale or an authorization as the acquirer knows it.
 type booking struct {
 	payment  string
 	trace    pci.Trace
+	mti      string
+	amount   int64
+	captured int64 // by an advice
+	approved bool
+	reversed bool
+}
+
+// refundBooking is a refund as the acquirer knows it.
+type refundBooking struct {
+	request  pci.RefundRequest
 	approved bool
 	reversed bool
 }
@@ -525,12 +567,26 @@ type acquirer struct {
 	books     []*booking
 	waiting   map[string]chan struct{} // sales whose answers are held, by payment
 	reversals []pci.ReversalRequest
-	ack       bool  // of reversals
-	lost      bool  // the reversal is done, its answer is lost
-	reject    error // of reversals: nothing was sent
+	captures  []pci.CaptureRequest
+	refunds   []*refundBooking
+	refund    card              // what becomes of the next ones
+	slow      bool              // answers about modifications wait for [acquirer.release]
+	advised   map[string]string // what became of captures, by STAN
+	capture   string            // what becomes of the next ones: "" or "refused", "lost", "unsent"
+	ack       bool              // of reversals
+	lost      bool              // the reversal is done, its answer is lost
+	reject    error             // of reversals: nothing was sent
 }
 
 func (a *acquirer) Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error) {
+	return a.sell(ctx, request, "0200")
+}
+
+func (a *acquirer) Authorize(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error) {
+	return a.sell(ctx, request, "0100")
+}
+
+func (a *acquirer) sell(ctx context.Context, request pci.SaleRequest, as string) (pci.SaleResult, error) {
 	behaviour, err := a.w.cards.get(request.Card)
 	if err != nil {
 		return pci.SaleResult{Outcome: pci.Unsent}, err
@@ -542,6 +598,9 @@ func (a *acquirer) Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleR
 	if a1.Status != attemptAuthorizing || p.Status != string(api.StatusAuthorizing) || a1.Trace.STAN != request.Trace.STAN || request.Trace.STAN == "" {
 		a.w.t.Errorf("a sale with STAN %q left while the database says: payment %s, attempt %s, STAN %q", request.Trace.STAN, p.Status, a1.Status, a1.Trace.STAN)
 	}
+	if as != mti(p) {
+		a.w.t.Errorf("a payment with captures %s was sent as %s", p.Capture, as)
+	}
 	if behaviour.acquirer == pci.Unsent {
 		return pci.SaleResult{Outcome: pci.Unsent}, errors.New("the line is down")
 	}
@@ -550,7 +609,7 @@ func (a *acquirer) Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleR
 		outcome = pci.Approved
 	}
 	a.mu.Lock()
-	a.books = append(a.books, &booking{payment: request.Payment, trace: request.Trace, approved: outcome == pci.Approved || outcome == pci.Unknown && behaviour.booked})
+	a.books = append(a.books, &booking{payment: request.Payment, trace: request.Trace, mti: as, amount: request.Amount.Minor, approved: outcome == pci.Approved || outcome == pci.Unknown && behaviour.booked})
 	held := make(chan struct{})
 	if behaviour.hold {
 		if a.waiting == nil {
@@ -576,6 +635,147 @@ func (a *acquirer) Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleR
 	}
 }
 
+// announced holds a modification that was sent against the database.
+func (a *acquirer) announced(id, kind string, trace pci.Trace) {
+	for _, m := range a.w.modifications(id) {
+		if m.Kind == kind && m.Trace.STAN == trace.STAN && m.Open() {
+			return
+		}
+	}
+	a.w.t.Errorf("a %s with STAN %q of payment %s left, and the database does not say so", kind, trace.STAN, id)
+}
+
+func (a *acquirer) Capture(ctx context.Context, request pci.CaptureRequest) (bool, error) {
+	a.announced(request.Payment, store.ModificationCapture, request.Trace)
+	booked, err := a.takeCapture(request)
+	if !a.linger(ctx, request.Trace) {
+		return false, acquiring.ErrNoAnswer
+	}
+	return booked, err
+}
+
+// linger holds an answer about a modification, if the acquirer is slow, and reports whether somebody still waits for it.
+func (a *acquirer) linger(ctx context.Context, trace pci.Trace) bool {
+	a.mu.Lock()
+	if !a.slow {
+		a.mu.Unlock()
+		return true
+	}
+	if a.waiting == nil {
+		a.waiting = make(map[string]chan struct{})
+	}
+	held := make(chan struct{})
+	a.waiting["modification "+trace.STAN] = held
+	a.mu.Unlock()
+	select {
+	case <-held:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// lingering counts the answers about modifications that are held.
+func (a *acquirer) lingering() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for name := range a.waiting {
+		if strings.HasPrefix(name, "modification ") {
+			n++
+		}
+	}
+	return n
+}
+
+func (a *acquirer) takeCapture(request pci.CaptureRequest) (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.captures = append(a.captures, request)
+	if a.capture == "unsent" {
+		return false, acquiring.ErrOffline
+	}
+	became, again := a.advised[request.Trace.STAN]
+	if again && !request.Repeat {
+		a.w.t.Errorf("a capture of payment %s was sent again, and not as a repeat", request.Payment)
+	}
+	if !again {
+		became = a.bookCapture(request)
+	}
+	switch {
+	case a.capture == "lost":
+		return false, acquiring.ErrNoAnswer
+	case became == "refused":
+		return false, fmt.Errorf("code 13: %w", acquiring.ErrRefused)
+	}
+	return true, nil
+}
+
+// bookCapture books a capture of an authorization that stands.
+func (a *acquirer) bookCapture(request pci.CaptureRequest) (became string) {
+	became = "refused"
+	if a.capture != "refused" {
+		for _, b := range a.books {
+			if b.trace.STAN == request.Original.STAN && b.mti == "0100" && b.approved && !b.reversed && b.captured+request.Amount.Minor <= b.amount {
+				b.captured += request.Amount.Minor
+				became = "booked"
+			}
+		}
+		if became == "refused" {
+			a.w.t.Errorf("a capture of payment %s finds nothing to capture", request.Payment)
+		}
+	}
+	if a.advised == nil {
+		a.advised = make(map[string]string)
+	}
+	a.advised[request.Trace.STAN] = became
+	return became
+}
+
+func (a *acquirer) Refund(ctx context.Context, request pci.RefundRequest) (pci.SaleResult, error) {
+	a.announced(request.Payment, store.ModificationRefund, request.Trace)
+	result, err := a.takeRefund(request)
+	if !a.linger(ctx, request.Trace) {
+		return pci.SaleResult{Outcome: pci.Unknown}, acquiring.ErrNoAnswer
+	}
+	return result, err
+}
+
+func (a *acquirer) takeRefund(request pci.RefundRequest) (pci.SaleResult, error) {
+	left := a.moved(request.Payment)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	behaviour := a.refund
+	if behaviour.acquirer == pci.Unsent {
+		return pci.SaleResult{Outcome: pci.Unsent}, acquiring.ErrOffline
+	}
+	for _, r := range a.refunds {
+		if r.request.Trace.STAN == request.Trace.STAN {
+			a.w.t.Errorf("a refund of payment %s was sent twice", request.Payment)
+		}
+	}
+	approved := behaviour.acquirer == "" || behaviour.acquirer == pci.Unknown && behaviour.booked
+	if approved && request.Amount.Minor > left {
+		a.w.t.Errorf("a refund of %d of payment %s, of which %d is left", request.Amount.Minor, request.Payment, left)
+	}
+	a.refunds = append(a.refunds, &refundBooking{request: request, approved: approved})
+	switch {
+	case behaviour.acquirer == pci.Unknown:
+		return pci.SaleResult{Outcome: pci.Unknown}, acquiring.ErrNoAnswer
+	case approved:
+		return pci.SaleResult{Outcome: pci.Approved, ResponseCode: "00", ApprovalCode: "654321"}, nil
+	}
+	return pci.SaleResult{Outcome: pci.Refused, ResponseCode: "05"}, nil
+}
+
+// takeBack reverses a refund.
+func (a *acquirer) takeBack(request pci.ReversalRequest) {
+	for _, r := range a.refunds {
+		if r.request.Trace.STAN == request.Original.STAN && r.request.Payment == request.Payment {
+			r.reversed = true
+		}
+	}
+}
+
 func (a *acquirer) Reverse(_ context.Context, request pci.ReversalRequest) (bool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -583,9 +783,15 @@ func (a *acquirer) Reverse(_ context.Context, request pci.ReversalRequest) (bool
 	if a.reject != nil {
 		return false, a.reject
 	}
-	if a.ack || a.lost {
+	if (a.ack || a.lost) && request.Refund {
+		a.takeBack(request)
+	}
+	if (a.ack || a.lost) && !request.Refund {
 		for _, b := range a.books {
 			if b.payment == request.Payment && b.trace.STAN == request.Original.STAN {
+				if b.captured > 0 || request.OriginalMTI != b.mti {
+					a.w.t.Errorf("a reversal of %s for a %s that is captured with %d", request.OriginalMTI, b.mti, b.captured)
+				}
 				b.reversed = true
 			}
 		}
@@ -623,6 +829,27 @@ func (a *acquirer) charged(id string) (n int) {
 		}
 	}
 	return n
+}
+
+// moved is the money of a payment that moved and was not given back.
+func (a *acquirer) moved(id string) (sum int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, b := range a.books {
+		switch {
+		case b.payment != id || !b.approved || b.reversed:
+		case b.mti == "0200":
+			sum += b.amount
+		default:
+			sum += b.captured
+		}
+	}
+	for _, r := range a.refunds {
+		if r.request.Payment == id && r.approved && !r.reversed {
+			sum -= r.request.Amount.Minor
+		}
+	}
+	return sum
 }
 
 func (a *acquirer) sales(id string) (list []pci.Trace) {

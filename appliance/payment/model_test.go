@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/ledger"
+	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/pci"
 )
 
@@ -27,22 +29,32 @@ type model struct {
 
 func TestWhateverHappensAPaymentIsChargedAtMostOnceAndTheLogAgrees(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{world: newWorld(t, func(c *Config) { c.UnavailableRefuse = rapid.Bool().Draw(t, "refuse when unavailable") })}
+		m := &model{world: newWorld(t, func(c *Config) {
+			c.UnavailableRefuse = rapid.Bool().Draw(t, "refuse when unavailable")
+			soon(c)
+		})}
 		m.tried = make(map[string]bool)
 		m.acquirer.ack = true
 		m.Create(t)
 		t.Repeat(map[string]func(*rapid.T){
-			"create":    m.Create,
-			"pay":       m.Pay,
-			"pay again": m.Pay, // twice as likely
-			"tabs":      m.Tabs,
-			"challenge": m.ChallengeDone,
-			"answer":    m.Answer,
-			"reverse":   m.Reverse,
-			"hsm":       m.HSM,
-			"restart":   m.Restart,
-			"later":     m.Later,
-			"":          m.Check,
+			"create":      m.Create,
+			"pay":         m.Pay,
+			"pay again":   m.Pay, // twice as likely
+			"tabs":        m.Tabs,
+			"challenge":   m.ChallengeDone,
+			"answer":      m.Answer,
+			"reverse":     m.Reverse,
+			"capture":     m.Capture,
+			"void":        m.Void,
+			"refund":      m.Refund,
+			"refund more": m.Refund,
+			"at once":     m.AtOnce,
+			"acquirer":    m.Acquirer,
+			"repeat":      m.Repeat,
+			"hsm":         m.HSM,
+			"restart":     m.Restart,
+			"later":       m.Later,
+			"":            m.Check,
 		})
 		m.finish()
 	})
@@ -52,7 +64,9 @@ func (m *model) Create(t *rapid.T) {
 	if len(m.payments) == 4 {
 		t.Skip("enough payments")
 	}
-	p, err := m.service.Create(context.Background(), own, order(), "")
+	request := order()
+	request.Capture = rapid.SampledFrom([]string{"automatic", captureManual}).Draw(t, "capture")
+	p, err := m.service.Create(context.Background(), own, request, "")
 	if errors.Is(err, api.ErrUnavailable) {
 		return // the HSM is away
 	}
@@ -132,7 +146,7 @@ func (m *model) rest() {
 				return false
 			}
 		}
-		return true
+		return m.service.inFlight() <= m.acquirer.lingering()
 	})
 }
 
@@ -185,6 +199,69 @@ func (m *model) Reverse(t *rapid.T) {
 	}
 }
 
+// anyAmount draws what a merchant asks for: too much, too, and 0 for all.
+func anyAmount(t *rapid.T) api.ModifyPayment {
+	return api.ModifyPayment{Amount: rapid.SampledFrom([]int64{0, 1, 250, 600, 1249, 1250, 1251}).Draw(t, "amount")}
+}
+
+// wanted fails on an error that a merchant must not see.
+func wanted(t *rapid.T, what string, err error) {
+	if err == nil {
+		return
+	}
+	for _, expected := range []*api.Problem{api.ErrNotPossible, api.ErrAmount, api.ErrUnavailable} {
+		if api.ProblemOf(err).Code == expected.Code {
+			return
+		}
+	}
+	t.Fatalf("%s: %v", what, err)
+}
+
+func (m *model) Capture(t *rapid.T) {
+	wanted(t, "capture", second(m.service.Capture(context.Background(), own, m.any(t), anyAmount(t), "")))
+	m.rest()
+}
+
+func (m *model) Void(t *rapid.T) {
+	wanted(t, "void", second(m.service.Void(context.Background(), own, m.any(t), "")))
+	m.rest()
+}
+
+func (m *model) Refund(t *rapid.T) {
+	wanted(t, "refund", second(m.service.Refund(context.Background(), own, m.any(t), anyAmount(t), "")))
+	m.rest()
+}
+
+// AtOnce is a merchant who captures, voids and refunds one payment at the same time.
+func (m *model) AtOnce(t *rapid.T) {
+	id, amount := m.any(t), anyAmount(t)
+	var all sync.WaitGroup
+	var errs [3]error
+	all.Go(func() { errs[0] = second(m.service.Capture(context.Background(), own, id, amount, "")) })
+	all.Go(func() { errs[1] = second(m.service.Void(context.Background(), own, id, "")) })
+	all.Go(func() { errs[2] = second(m.service.Refund(context.Background(), own, id, amount, "")) })
+	all.Wait()
+	for _, err := range errs {
+		wanted(t, "at once", err)
+	}
+	m.rest()
+}
+
+// Acquirer draws what becomes of captures and refunds from now on.
+func (m *model) Acquirer(t *rapid.T) {
+	capture := rapid.SampledFrom([]string{"", "", "refused", "lost", "unsent"}).Draw(t, "captures are")
+	refund := card{acquirer: rapid.SampledFrom([]pci.SaleOutcome{"", "", pci.Refused, pci.Unsent, pci.Unknown}).Draw(t, "refunds are"),
+		booked: rapid.Bool().Draw(t, "booked though unanswered")}
+	slow := rapid.IntRange(0, 3).Draw(t, "slow") == 0
+	m.acquirer.set(func(a *acquirer) { a.capture, a.refund, a.slow = capture, refund, slow })
+}
+
+// Repeat goes through the queue of modifications once. The acquirer is not slow then: it would hold the test.
+func (m *model) Repeat(*rapid.T) {
+	m.acquirer.set(func(a *acquirer) { a.slow = false })
+	m.service.repeatOnce(context.Background())
+}
+
 // HSM makes the next signatures fail.
 func (m *model) HSM(t *rapid.T) { m.key.fail(rapid.IntRange(1, 2).Draw(t, "failures")) }
 
@@ -213,13 +290,14 @@ func (m *model) Check(t *rapid.T) {
 	stans := make(map[string]string)
 	for _, id := range m.payments {
 		p, charged := m.payment(id), m.acquirer.charged(id)
+		open := m.checkMoney(t, id, stans)
 		if charged > 1 {
 			t.Fatalf("payment %s is charged %d times", id, charged)
 		}
 		switch api.Status(p.Status) {
-		case api.StatusCaptured:
-			if charged != 1 {
-				t.Fatalf("payment %s is captured, and charged %d times", id, charged)
+		case api.StatusAuthorized, api.StatusCaptured, api.StatusPartiallyRefunded, api.StatusRefunded:
+			if charged != 1 && open != store.ModificationVoid {
+				t.Fatalf("payment %s is %s, and charged %d times", id, p.Status, charged)
 			}
 		case api.StatusAuthorizing, api.StatusIndeterminate: // not known yet
 		default:
@@ -247,12 +325,57 @@ func (m *model) Check(t *rapid.T) {
 	}
 }
 
+// checkMoney holds what the appliance says of a payment's money against the acquirer's books, to the cent. It returns the kind of
+// the open modification, which may have moved its amount or not.
+func (m *model) checkMoney(t rapid.TB, id string, stans map[string]string) (open string) {
+	p, moved := m.payment(id), m.acquirer.moved(id)
+	told := p.Captured - p.Refunded
+	var captured, refunded int64
+	possible := map[int64]bool{told: true}
+	if s := api.Status(p.Status); s == api.StatusAuthorizing || s == api.StatusIndeterminate {
+		possible[p.Amount.Minor] = p.Capture != captureManual // a sale of which nothing is known
+	}
+	for _, modification := range m.modifications(id) {
+		amount := modification.Amount.Minor
+		switch {
+		case modification.Open() && open != "":
+			t.Fatalf("payment %s has two open modifications", id)
+		case modification.Open():
+			if open = modification.Kind; open == store.ModificationRefund {
+				possible[told-amount] = true
+			} else if open == store.ModificationCapture {
+				possible[told+amount] = true
+			}
+		case modification.Status == store.ModificationSucceeded && modification.Kind == store.ModificationCapture:
+			captured += amount
+		case modification.Status == store.ModificationSucceeded && modification.Kind == store.ModificationRefund:
+			refunded += amount
+		}
+		for _, stan := range []string{modification.Trace.STAN, modification.Reversal.STAN} {
+			if other, taken := stans[stan]; taken && stan != "" {
+				t.Fatalf("%s and %s have the same STAN", other, modification.ID)
+			}
+			stans[stan] = modification.ID
+		}
+	}
+	if !possible[moved] {
+		t.Fatalf("payment %s is %s with %d captured and %d refunded; the acquirer has booked %d", id, p.Status, p.Captured, p.Refunded, moved)
+	}
+	if p.Refunded > p.Captured || p.Captured > p.Amount.Minor || refunded != p.Refunded || p.Capture == captureManual && captured != p.Captured {
+		t.Fatalf("payment %s says %d captured and %d refunded, its modifications %d and %d", id, p.Captured, p.Refunded, captured, refunded)
+	}
+	return open
+}
+
 // finish brings everything to its end: then each payment is charged once or not at all, and is told so.
 func (m *model) finish() {
 	m.key.fail(0)
 	m.acquirer.release()
 	m.rest()
-	m.acquirer.set(func(a *acquirer) { a.ack, a.lost, a.reject = true, false, nil })
+	m.acquirer.set(func(a *acquirer) { a.ack, a.lost, a.reject, a.capture, a.slow = true, false, nil, "", false })
+	if left := m.service.repeatOnce(context.Background()); left != 0 {
+		m.t.Errorf("%d modifications are left", left)
+	}
 	for _, id := range m.payments {
 		if m.service.openChallenge(id) != nil {
 			_ = m.service.ChallengeDone(context.Background(), id, no)
@@ -265,8 +388,12 @@ func (m *model) finish() {
 	}
 	for _, id := range m.payments {
 		p := m.payment(id)
-		if captured, charged := p.Status == string(api.StatusCaptured), m.acquirer.charged(id); charged > 1 || captured != (charged == 1) {
+		paid := slices.Contains([]api.Status{api.StatusAuthorized, api.StatusCaptured, api.StatusPartiallyRefunded, api.StatusRefunded}, api.Status(p.Status))
+		if charged := m.acquirer.charged(id); charged > 1 || paid != (charged == 1) {
 			m.t.Errorf("in the end payment %s is %s, and charged %d times", id, p.Status, charged)
+		}
+		if open := m.checkMoney(m.t, id, make(map[string]string)); open != "" {
+			m.t.Errorf("in the end payment %s has an open %s", id, open)
 		}
 		m.agree(id)
 	}

@@ -12,6 +12,15 @@
 //   - After a crash every unfinished attempt is resolved on start: what was never sent is abandoned and the shopper
 //     asked again, what may have been sent is reversed.
 //   - A card is destroyed when its attempt ends, whatever the outcome.
+//
+// Where captures are manual, an attempt ends authorized, and its merchant captures or voids it. A capture, void or refund is
+// a modification: a row with a trace of its own, announced by a signed entry before anything leaves, one at a time for a
+// payment.
+//
+//   - A capture is repeated, with its trace, until the acquirer has booked or refused it; a void until it is acknowledged.
+//     Neither is forgotten by a crash, and neither is told as done before.
+//   - A refund is sent at most once. One of unknown outcome is reversed, has then failed, and may be asked for again. Never
+//     more is refunded than was captured.
 package payment
 
 import (
@@ -48,9 +57,13 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, request pci.AuthenticationRequest) (pci.Authentication, error)
 }
 
-// Acquirer sells and reverses. The outcome of a sale is always set; its error says why where it is not an answer.
+// Acquirer sells, and does what may follow a sale. The outcome of a sale, authorization or refund is always set; its error says why
+// where it is not an answer. A capture that it will never book is [acquiring.ErrRefused].
 type Acquirer interface {
 	Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error)
+	Authorize(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error)
+	Capture(ctx context.Context, request pci.CaptureRequest) (acknowledged bool, err error)
+	Refund(ctx context.Context, request pci.RefundRequest) (pci.SaleResult, error)
 	Reverse(ctx context.Context, request pci.ReversalRequest) (acknowledged bool, err error)
 }
 
@@ -76,6 +89,7 @@ type Config struct {
 	Attempts          int           // cards tried on one payment
 	Challenge         time.Duration // how long a shopper may take at the issuer
 	Method            time.Duration // how long the 3DS Method and the pages around it may take; 0: 13 s
+	Patience          time.Duration // how long a capture, void or refund waits for the acquirer before it is answered as it stands; 0: 5 s
 	UnavailableRefuse bool          // refuse when the issuer cannot be asked, else go on without liability shift
 
 	Now func() time.Time
@@ -97,7 +111,9 @@ type Service struct {
 	challenges map[string]*challenge // by payment
 	methods    map[string]*method    // by payment
 	changed    map[string]*watched   // by payment, while somebody waits
+	flights    map[string]bool       // modifications that somebody is sending, by id
 	reversals  chan struct{}         // there is an attempt to reverse
+	repeats    chan struct{}         // there is a modification to repeat
 }
 
 // New returns a service.
@@ -111,10 +127,13 @@ func New(cfg Config) *Service {
 	if cfg.Method == 0 {
 		cfg.Method = methodTimeout
 	}
+	if cfg.Patience == 0 {
+		cfg.Patience = modificationPatience
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Service{cfg: cfg, started: cfg.Now(), background: ctx, cancel: cancel, closing: make(chan struct{}),
 		challenges: make(map[string]*challenge), methods: make(map[string]*method),
-		changed: make(map[string]*watched), reversals: make(chan struct{}, 1)}
+		changed: make(map[string]*watched), flights: make(map[string]bool), reversals: make(chan struct{}, 1), repeats: make(chan struct{}, 1)}
 }
 
 // Create implements [api.Payments].
@@ -131,8 +150,8 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 		if first.RequestMAC, err = s.requestMAC(ctx, request); err != nil {
 			return api.Payment{}, translate(err)
 		}
-		if payment, done, err := s.repeat(ctx, caller, first); done {
-			return payment, err
+		if answer, done, err := s.repeat(ctx, first); done {
+			return s.getOr(ctx, caller, answer, err)
 		}
 	}
 	id := newID("pay")
@@ -142,7 +161,7 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 	}
 	now := s.cfg.Now()
 	p := store.Payment{ID: id, MerchantID: m.ID, SessionHash: hash, Amount: pci.Amount{Minor: request.Amount, Currency: request.Currency},
-		Reference: request.Reference, ReturnURL: request.ReturnURL, CreatedAt: now, ExpiresAt: now.Add(s.cfg.Session), UpdatedAt: now}
+		Reference: request.Reference, ReturnURL: request.ReturnURL, Capture: request.Capture, CreatedAt: now, ExpiresAt: now.Add(s.cfg.Session), UpdatedAt: now}
 	first.Answer = id
 	_, err = s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		if idempotencyKey != "" {
@@ -165,8 +184,8 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 		return nil
 	})
 	if errors.Is(err, errRepeat) {
-		payment, _, err := s.repeat(ctx, caller, first)
-		return payment, err
+		answer, _, err := s.repeat(ctx, first)
+		return s.getOr(ctx, caller, answer, err)
 	}
 	if err != nil {
 		return api.Payment{}, translate(err)
@@ -177,22 +196,29 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 // errRepeat means that another request with the same idempotency key committed first.
 var errRepeat = errors.New("payment: the idempotency key was used in the meantime")
 
-// repeat answers a request whose idempotency key was used before.
-func (s *Service) repeat(ctx context.Context, caller api.Caller, request store.Idempotent) (payment api.Payment, done bool, err error) {
+// repeat finds what the first request under an idempotency key is answered from.
+func (s *Service) repeat(ctx context.Context, request store.Idempotent) (answer string, done bool, err error) {
 	first, err := s.cfg.Store.Read(ctx).Idempotent(request.MerchantID, request.Key)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return api.Payment{}, false, nil
+		return "", false, nil
 	case err != nil:
-		return api.Payment{}, true, translate(err)
+		return "", true, translate(err)
 	case string(first.RequestMAC) != string(request.RequestMAC):
-		return api.Payment{}, true, api.ErrIdempotency
+		return "", true, api.ErrIdempotency
 	}
-	payment, err = s.Get(ctx, caller, first.Answer)
-	return payment, true, err
+	return first.Answer, true, nil
 }
 
-func (s *Service) requestMAC(ctx context.Context, request api.CreatePayment) ([]byte, error) {
+// getOr shows a payment, unless there is an error already.
+func (s *Service) getOr(ctx context.Context, caller api.Caller, id string, err error) (api.Payment, error) {
+	if err != nil {
+		return api.Payment{}, err
+	}
+	return s.Get(ctx, caller, id)
+}
+
+func (s *Service) requestMAC(ctx context.Context, request any) ([]byte, error) {
 	text, err := json.Marshal(request)
 	if err != nil {
 		return nil, err
@@ -270,11 +296,16 @@ func (s *Service) Receipt(ctx context.Context, caller api.Caller, id string) (ap
 
 // show returns a payment as its merchant sees it.
 func (s *Service) show(ctx context.Context, p store.Payment) (api.Payment, error) {
-	a, err := s.lastAttempt(s.cfg.Store.Read(ctx), p)
+	read := s.cfg.Store.Read(ctx)
+	a, err := s.lastAttempt(read, p)
 	if err != nil {
 		return api.Payment{}, translate(err)
 	}
-	out := shown(p, a)
+	modifications, err := read.Modifications(p.ID)
+	if err != nil {
+		return api.Payment{}, translate(err)
+	}
+	out := shown(p, a, modifications)
 	if s.payable(p) {
 		session, _, err := s.cfg.Merchants.Session(ctx, p.ID)
 		if err != nil {
@@ -288,14 +319,23 @@ func (s *Service) show(ctx context.Context, p store.Payment) (api.Payment, error
 func (s *Service) checkoutURL(session string) string { return s.cfg.PublicURL + "/checkout/" + session }
 
 // shown is the part of a payment that needs no secret; events carry it too.
-func shown(p store.Payment, a *store.Attempt) api.Payment {
+func shown(p store.Payment, a *store.Attempt, modifications []store.Modification) api.Payment {
 	out := api.Payment{ID: p.ID, Status: api.Status(p.Status), Amount: p.Amount.Minor, Currency: p.Amount.Currency, Reference: p.Reference,
-		ReturnURL: p.ReturnURL, Capture: "automatic", Attempts: p.Attempts, CreatedAt: p.CreatedAt, ExpiresAt: p.ExpiresAt, UpdatedAt: p.UpdatedAt}
+		ReturnURL: p.ReturnURL, Capture: p.Capture, Captured: p.Captured, Refunded: p.Refunded, Attempts: p.Attempts, CreatedAt: p.CreatedAt, ExpiresAt: p.ExpiresAt, UpdatedAt: p.UpdatedAt}
 	if a != nil {
 		out.Card = &api.Card{Brand: a.Card.Brand, Truncated: a.Card.Truncated, Expiry: a.Card.Expiry.String()}
 		out.Token = a.Token
 		if a.Status != attemptAuthenticating && a.Status != attemptAuthorizing {
 			out.Result = &api.Result{Reason: api.Reason(a.Reason), ResponseCode: a.ResponseCode, ApprovalCode: a.ApprovalCode, ThreeDS: a.TransStatus, ECI: a.ECI}
+		}
+	}
+	for _, m := range modifications {
+		switch m.Kind {
+		case store.ModificationCapture:
+			out.Captures = append(out.Captures, shownModification(m))
+		case store.ModificationVoid:
+			v := shownModification(m)
+			out.Void = &v
 		}
 	}
 	return out
@@ -321,6 +361,9 @@ func (s *Service) payable(p store.Payment) bool {
 // entryOf describes a step of a payment for the record.
 func entryOf(kind, actor, origin, outcome string, p store.Payment, a *store.Attempt) ledger.Entry {
 	data := map[string]any{"merchant": p.MerchantID, "status": p.Status, "amount": p.Amount.Minor, "currency": string(p.Amount.Currency)}
+	if p.Captured > 0 {
+		data["captured"], data["refunded"] = p.Captured, p.Refunded
+	}
 	if a != nil {
 		data["attempt"] = a.N
 		data["card"] = string(a.Card.Truncated)
@@ -340,6 +383,9 @@ func putPayment(tx *ledger.Tx, p *store.Payment, event string) error {
 	if err := move(p, event); err != nil {
 		return err
 	}
+	if p.Status == string(api.StatusCaptured) && p.Captured == 0 {
+		p.Captured = p.Amount.Minor // by a sale; a capture has said how much
+	}
 	return tx.PutPayment(*p)
 }
 
@@ -352,8 +398,11 @@ func (s *Service) origin(ctx context.Context, address string) (string, error) {
 	return "shopper:" + hex.EncodeToString(sum[:8]), nil
 }
 
-// translate turns the errors of store and ledger into those of the contract. Those of pci pass.
+// translate turns the errors of store and ledger into those of the contract. Those of the contract and of pci pass.
 func translate(err error) error {
+	if problem, ok := errors.AsType[*api.Problem](err); ok {
+		return problem // of a change that the ledger has undone: what it says is the answer
+	}
 	switch {
 	case err == nil:
 		return nil

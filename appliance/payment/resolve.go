@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,7 +17,7 @@ import (
 	"github.com/finterra/finpay/pci"
 )
 
-// How often an unanswered reversal is repeated, and how often payments are looked at for their time.
+// How often what is not answered is repeated, and how often payments are looked at for their time.
 const (
 	reversalMin = time.Second
 	reversalMax = time.Minute
@@ -36,9 +37,14 @@ func (s *Service) uncertain(ctx context.Context, p store.Payment, a store.Attemp
 			return err
 		}
 	})
+	wake(s.reversals)
+}
+
+// wake lets a queue look again.
+func wake(queue chan<- struct{}) {
 	select {
-	case s.reversals <- struct{}{}:
-	default:
+	case queue <- struct{}{}:
+	default: // it will
 	}
 }
 
@@ -63,7 +69,7 @@ func (s *Service) Recover(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return s.recoverRefunds(ctx)
 }
 
 // recoverUnsent: the card died with the process, and no sale was announced.
@@ -85,14 +91,13 @@ func (s *Service) recoverSent(ctx context.Context, p store.Payment, a store.Atte
 	})
 }
 
-// Run reverses sales of unknown outcome until the acquirer has answered, and ends payments at their time. When ctx
+// Run reverses what is of unknown outcome and repeats captures and voids until the acquirer has answered, and ends payments at their time. When ctx
 // ends it waits for the attempts under way; what cannot finish by then is resolved by the next process.
 func (s *Service) Run(ctx context.Context) {
-	reversing := make(chan struct{})
-	go func() {
-		defer close(reversing)
-		s.reverseAll(ctx)
-	}()
+	var queues sync.WaitGroup
+	tried := make(map[string]bool) // by this process
+	queues.Go(func() { work(ctx, s.reversals, func(ctx context.Context) int { return s.reverseOnce(ctx, tried) }) })
+	queues.Go(func() { work(ctx, s.repeats, s.repeatOnce) })
 	tick := time.NewTicker(expiryPeriod)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -104,7 +109,7 @@ func (s *Service) Run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
-	<-reversing
+	queues.Wait()
 	s.close()
 }
 
@@ -120,12 +125,11 @@ func (s *Service) close() {
 	s.cancel()
 }
 
-// reverseAll works through the durable queue: the attempts in status indeterminate.
-func (s *Service) reverseAll(ctx context.Context) {
-	tried := make(map[string]bool) // by this process
+// work goes through a durable queue, at once and when it is woken, and again after a while as long as something is left.
+func work(ctx context.Context, wake <-chan struct{}, once func(context.Context) (left int)) {
 	wait := reversalMin
 	for {
-		left := s.reverseOnce(ctx, tried)
+		left := once(ctx)
 		if left == 0 {
 			wait = reversalMin
 		} else {
@@ -136,7 +140,7 @@ func (s *Service) reverseAll(ctx context.Context) {
 			retry = time.After(wait)
 		}
 		select {
-		case <-s.reversals:
+		case <-wake:
 			wait = reversalMin
 		case <-retry:
 		case <-ctx.Done():
@@ -145,7 +149,7 @@ func (s *Service) reverseAll(ctx context.Context) {
 	}
 }
 
-// reverseOnce tries each attempt of the queue once and returns how many are left. Several are under way at once: one that
+// reverseOnce tries each attempt in status indeterminate once and returns how many are left. Several are under way at once: one that
 // the acquirer does not answer must not keep the others waiting.
 func (s *Service) reverseOnce(ctx context.Context, tried map[string]bool) (left int) {
 	attempts, err := s.cfg.Store.Read(ctx).AttemptsInStatus(attemptIndeterminate)
@@ -195,7 +199,7 @@ func (s *Service) reverse(ctx context.Context, a store.Attempt, repeat bool) err
 	}
 	failpoint.Here("before reversal")
 	acknowledged, err := s.cfg.Acquirer.Reverse(ctx, pci.ReversalRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: p.Amount,
-		Merchant: m.Profile, Original: a.Trace, Trace: a.Reversal, Repeat: repeat})
+		Merchant: m.Profile, Original: a.Trace, OriginalMTI: mti(p), Trace: a.Reversal, Repeat: repeat})
 	failpoint.Here("after reversal")
 	if err != nil {
 		return err
@@ -249,11 +253,15 @@ func putEvent(tx *ledger.Tx, event string, p store.Payment, a *store.Attempt, no
 	if !eventTypes[event] {
 		return nil
 	}
+	modifications, err := tx.Modifications(p.ID)
+	if err != nil {
+		return err
+	}
 	body, err := json.Marshal(struct {
 		Type      string      `json:"type"`
 		Timestamp time.Time   `json:"timestamp"`
 		Data      api.Payment `json:"data"`
-	}{eventName(event), now.UTC(), shown(p, a)})
+	}{eventName(event), now.UTC(), shown(p, a, modifications)})
 	if err != nil {
 		return fmt.Errorf("event of payment %s: %w", p.ID, err)
 	}

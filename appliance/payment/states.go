@@ -27,10 +27,27 @@ var transitions = []struct {
 	{api.StatusAuthorizing, "payment.not_sent", api.StatusCreated},            // certainly nothing left this machine
 	{api.StatusAuthorizing, "payment.indeterminate", api.StatusIndeterminate}, // its reversal is due from the same commit on
 	{api.StatusIndeterminate, "payment.reversed", api.StatusFailed},
+	{api.StatusAuthorizing, "payment.authorized", api.StatusAuthorized},       // where captures are manual
+	{api.StatusAuthorized, "payment.capture_requested", api.StatusAuthorized}, // entered before the advice leaves
+	{api.StatusAuthorized, "payment.captured", api.StatusCaptured},            // the acquirer has booked it
+	{api.StatusAuthorized, "payment.capture_refused", api.StatusAuthorized},   // it never will
+	{api.StatusAuthorized, "payment.void_requested", api.StatusAuthorized},    // entered before the reversal leaves
+	{api.StatusAuthorized, "payment.voided", api.StatusVoided},
+	{api.StatusCaptured, "payment.refund_requested", api.StatusCaptured}, // entered before the request leaves
+	{api.StatusCaptured, "payment.partially_refunded", api.StatusPartiallyRefunded},
+	{api.StatusCaptured, "payment.refunded", api.StatusRefunded},
+	{api.StatusCaptured, "payment.refund_indeterminate", api.StatusCaptured}, // its reversal is due from the same commit on
+	{api.StatusCaptured, "payment.refund_failed", api.StatusCaptured},        // refused, not sent, or reversed
+	{api.StatusPartiallyRefunded, "payment.refund_requested", api.StatusPartiallyRefunded},
+	{api.StatusPartiallyRefunded, "payment.partially_refunded", api.StatusPartiallyRefunded},
+	{api.StatusPartiallyRefunded, "payment.refunded", api.StatusRefunded},
+	{api.StatusPartiallyRefunded, "payment.refund_indeterminate", api.StatusPartiallyRefunded},
+	{api.StatusPartiallyRefunded, "payment.refund_failed", api.StatusPartiallyRefunded},
 	{api.StatusCreated, "payment.expired", api.StatusExpired},
 	{api.StatusCreated, "payment.restored", api.StatusIndeterminate}, // from a copy: it may have been paid since
 	{api.StatusDeclined, "payment.restored", api.StatusIndeterminate},
 	{api.StatusAuthenticating, "payment.restored", api.StatusIndeterminate},
+	{api.StatusAuthorized, "payment.restored", api.StatusIndeterminate},        // it may have been captured or voided since
 	{api.StatusIndeterminate, "payment.resolved_captured", api.StatusCaptured}, // people have asked the acquirer
 	{api.StatusIndeterminate, "payment.resolved_failed", api.StatusFailed},
 }
@@ -53,6 +70,7 @@ var errMove = errors.New("payment: no such transition")
 const (
 	attemptAuthenticating = "authenticating"
 	attemptAuthorizing    = "authorizing"
+	attemptAuthorized     = "authorized" // and stays so: what follows has rows of its own
 	attemptCaptured       = "captured"
 	attemptDeclined       = "declined"
 	attemptAbandoned      = "abandoned" // nothing was sent to the acquirer

@@ -80,7 +80,10 @@ var events = map[string]event{
 	"payment.card_entered":     {apiActivity, updated}, "payment.card_lost": {apiActivity, updated}, "payment.challenged": {apiActivity, updated},
 	"payment.authorizing": {apiActivity, updated}, "payment.captured": {apiActivity, updated}, "payment.declined": {apiActivity, updated},
 	"payment.expired": {apiActivity, updated}, "payment.indeterminate": {apiActivity, updated}, "payment.not_sent": {apiActivity, updated},
-	"payment.reversed": {apiActivity, updated},
+	"payment.reversed": {apiActivity, updated}, "payment.authorized": {apiActivity, updated}, "payment.capture_requested": {apiActivity, updated},
+	"payment.capture_refused": {apiActivity, updated}, "payment.void_requested": {apiActivity, updated}, "payment.voided": {apiActivity, updated},
+	"payment.refund_requested": {apiActivity, updated}, "payment.partially_refunded": {apiActivity, updated}, "payment.refunded": {apiActivity, updated},
+	"payment.refund_indeterminate": {apiActivity, updated}, "payment.refund_failed": {apiActivity, updated},
 }
 
 // Class names the class and the activity that a type of entries becomes, as in "API Activity: Read".

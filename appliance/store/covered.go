@@ -86,6 +86,10 @@ func (q Queries) coveredPayments(hashed func(table, key string, value any) error
 		"SELECT "+attemptColumns+" FROM attempts"); err != nil {
 		return err
 	}
+	if err := each(q, scanModification, func(m Modification) error { return hashed("modifications", m.ID, m) },
+		"SELECT "+modificationColumns+" FROM modifications"); err != nil {
+		return err
+	}
 	return each(q, scanEvent, func(e Event) error { return hashed("events", e.ID, e) }, "SELECT "+eventColumns+" FROM events e")
 }
 

@@ -17,7 +17,10 @@ type Payment struct {
 	Amount      pci.Amount
 	Reference   string
 	ReturnURL   string
-	Attempts    int // cards tried so far
+	Capture     string // automatic or manual
+	Captured    int64  // minor units that the acquirer has booked
+	Refunded    int64  // of them
+	Attempts    int    // cards tried so far
 	CreatedAt   time.Time
 	ExpiresAt   time.Time
 	UpdatedAt   time.Time
@@ -48,12 +51,12 @@ type Attempt struct {
 	UpdatedAt     time.Time
 }
 
-const paymentColumns = "id, merchant_id, session_hash, status, amount, currency, reference, return_url, attempts, created_at, expires_at, updated_at"
+const paymentColumns = "id, merchant_id, session_hash, status, amount, currency, reference, return_url, capture, captured, refunded, attempts, created_at, expires_at, updated_at"
 
 func scanPayment(row scanner) (Payment, error) {
 	var p Payment
 	err := row.Scan(&p.ID, &p.MerchantID, &p.SessionHash, &p.Status, &p.Amount.Minor, &p.Amount.Currency, &p.Reference,
-		&p.ReturnURL, &p.Attempts, scanTime{&p.CreatedAt}, scanTime{&p.ExpiresAt}, scanTime{&p.UpdatedAt})
+		&p.ReturnURL, &p.Capture, &p.Captured, &p.Refunded, &p.Attempts, scanTime{&p.CreatedAt}, scanTime{&p.ExpiresAt}, scanTime{&p.UpdatedAt})
 	return p, translate(err)
 }
 
@@ -98,9 +101,10 @@ func (q Queries) PaymentsInStatus(status string, expireBefore time.Time, limit i
 	return q.payments("WHERE status = ? AND expires_at < ? ORDER BY expires_at LIMIT ?", status, formatTime(expireBefore), limit)
 }
 
-// PayablePayments returns payments that a shopper could still pay at a time, or was about to: oldest first.
+// PayablePayments returns payments that a shopper could still pay at a time, or was about to, and those that a merchant could
+// still capture or void: oldest first. A capture or void that is pending says itself what becomes of its payment.
 func (q Queries) PayablePayments(at time.Time, attempts, limit int) ([]Payment, error) {
-	return q.payments("WHERE status = 'authenticating' OR (expires_at > ? AND (status = 'created' OR (status = 'declined' AND attempts < ?))) ORDER BY id LIMIT ?",
+	return q.payments("WHERE status = 'authenticating' OR (status = 'authorized' AND NOT EXISTS (SELECT 1 FROM modifications m WHERE m.payment_id = payments.id AND m.status = 'pending')) OR (expires_at > ? AND (status = 'created' OR (status = 'declined' AND attempts < ?))) ORDER BY id LIMIT ?",
 		formatTime(at), attempts, limit)
 }
 
@@ -177,10 +181,10 @@ func (q Queries) AttemptsInStatus(status string) ([]Attempt, error) {
 // PutPayment writes a payment.
 func (tx *Tx) PutPayment(p Payment) error {
 	inUTC(&p.CreatedAt, &p.ExpiresAt, &p.UpdatedAt)
-	return tx.write("payments", p.ID, p, `INSERT INTO payments (`+paymentColumns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)
-		ON CONFLICT (id) DO UPDATE SET status = excluded.status, attempts = excluded.attempts, updated_at = excluded.updated_at`,
+	return tx.write("payments", p.ID, p, `INSERT INTO payments (`+paymentColumns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+		ON CONFLICT (id) DO UPDATE SET status = excluded.status, captured = excluded.captured, refunded = excluded.refunded, attempts = excluded.attempts, updated_at = excluded.updated_at`,
 		p.ID, p.MerchantID, p.SessionHash, p.Status, p.Amount.Minor, p.Amount.Currency, p.Reference, p.ReturnURL,
-		p.Attempts, formatTime(p.CreatedAt), formatTime(p.ExpiresAt), formatTime(p.UpdatedAt))
+		p.Capture, p.Captured, p.Refunded, p.Attempts, formatTime(p.CreatedAt), formatTime(p.ExpiresAt), formatTime(p.UpdatedAt))
 }
 
 // PutCustomer keeps what belongs to a person, which no entry covers.

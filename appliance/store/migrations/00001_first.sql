@@ -35,6 +35,9 @@ CREATE TABLE payments (
     currency     TEXT NOT NULL,
     reference    TEXT NOT NULL,
     return_url   TEXT NOT NULL,
+    capture      TEXT NOT NULL,            -- automatic, manual
+    captured     INTEGER NOT NULL,         -- minor units that the acquirer has booked
+    refunded     INTEGER NOT NULL,         -- of them
     attempts     INTEGER NOT NULL DEFAULT 0,
     created_at   TEXT NOT NULL,
     expires_at   TEXT NOT NULL,
@@ -82,6 +85,29 @@ CREATE TABLE attempts (
 ) STRICT;
 CREATE INDEX attempts_unresolved ON attempts (status) WHERE status IN ('authorizing', 'indeterminate');
 CREATE UNIQUE INDEX attempts_by_form ON attempts (payment_id, form);
+
+-- What a merchant does with a payment after its authorization: captures, voids and refunds. One of a payment at a time.
+CREATE TABLE modifications (
+    id            TEXT PRIMARY KEY,
+    payment_id    TEXT NOT NULL REFERENCES payments (id),
+    kind          TEXT NOT NULL CHECK (kind IN ('capture', 'void', 'refund')),
+    status        TEXT NOT NULL CHECK (status IN ('pending', 'indeterminate', 'succeeded', 'failed')),
+    amount        INTEGER NOT NULL,        -- minor units
+    currency      TEXT NOT NULL,
+    stan          TEXT NOT NULL,
+    rrn           TEXT NOT NULL,
+    sent_at       TEXT NOT NULL,
+    response_code TEXT NOT NULL,
+    approval_code TEXT NOT NULL,
+    reason        TEXT NOT NULL,
+    reversal_stan TEXT NOT NULL,
+    reversal_rrn  TEXT NOT NULL,
+    reversal_at   TEXT NOT NULL,
+    created_at    TEXT NOT NULL,
+    updated_at    TEXT NOT NULL
+) STRICT;
+CREATE INDEX modifications_by_payment ON modifications (payment_id, id);
+CREATE UNIQUE INDEX modifications_open ON modifications (payment_id) WHERE status IN ('pending', 'indeterminate');
 
 -- The registry of issued tokens. No hash of a PAN, nothing from which a PAN follows without the HSM. What is issued is an
 -- immutable record; package runs keeps records in these four tables and moves them between them.
@@ -221,7 +247,7 @@ CREATE TABLE idempotency (
     merchant_id TEXT NOT NULL,
     key         TEXT NOT NULL,
     request_mac BLOB NOT NULL,             -- HMAC of method, path and body under an HSM key
-    answer      TEXT NOT NULL,             -- what the answer is made from again: the id of a payment or an endpoint, the place of a token
+    answer      TEXT NOT NULL,             -- what the answer is made from again: the id of a payment, modification or endpoint, the place of a token
     created_at  TEXT NOT NULL,
     PRIMARY KEY (merchant_id, key)
 ) STRICT, WITHOUT ROWID;
@@ -362,6 +388,7 @@ DROP TABLE token_pages;
 DROP TABLE token_chunks;
 DROP TABLE token_runs;
 DROP TABLE token_tail;
+DROP TABLE modifications;
 DROP TABLE attempts;
 DROP TABLE customers;
 DROP TABLE payments;
