@@ -30,6 +30,8 @@ var (
 	ErrReplayed = errors.New("pci: the sealed card was sent before")
 	// ErrOpenCard means that a card came open where only sealed ones are taken.
 	ErrOpenCard = errors.New("pci: cards are taken sealed only")
+	// ErrRefused means that the acquirer will not do what an advice says, however often it is repeated.
+	ErrRefused = errors.New("pci: the acquirer refuses")
 	// ErrNotIssued means that no live token of the domain has this value. A caller learns no more than that.
 	ErrNotIssued = errors.New("pci: token was not issued")
 )

@@ -705,7 +705,7 @@ func (a *acquirer) takeCapture(request pci.CaptureRequest) (bool, error) {
 	case a.capture == "lost":
 		return false, acquiring.ErrNoAnswer
 	case became == "refused":
-		return false, fmt.Errorf("code 13: %w", acquiring.ErrRefused)
+		return false, fmt.Errorf("code 13: %w", pci.ErrRefused)
 	}
 	return true, nil
 }

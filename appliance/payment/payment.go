@@ -58,7 +58,7 @@ type Authenticator interface {
 }
 
 // Acquirer sells, and does what may follow a sale. The outcome of a sale, authorization or refund is always set; its error says why
-// where it is not an answer. A capture that it will never book is [acquiring.ErrRefused].
+// where it is not an answer. A capture that it will never book is [pci.ErrRefused].
 type Acquirer interface {
 	Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error)
 	Authorize(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error)

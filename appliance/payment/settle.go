@@ -12,7 +12,6 @@ import (
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/pci"
-	"github.com/finterra/finpay/pci/acquiring"
 )
 
 // first sends a modification for the first time.
@@ -99,7 +98,7 @@ func (s *Service) advise(ctx context.Context, m store.Modification, repeat bool)
 	}
 	failpoint.Here("after " + m.Kind)
 	switch {
-	case m.Kind == store.ModificationCapture && errors.Is(err, acquiring.ErrRefused):
+	case m.Kind == store.ModificationCapture && errors.Is(err, pci.ErrRefused):
 		s.cfg.Log.WarnContext(ctx, "the acquirer refuses a capture", "payment", p.ID, "error", err)
 		m.Status, m.Reason = store.ModificationFailed, string(api.ModificationRefused)
 		return s.amend(ctx, m, "payment.capture_refused", ledger.Failure, nil)

@@ -61,8 +61,6 @@ var (
 	ErrBroken = errors.New("acquiring: the connection broke")
 	// ErrUnclear means that an answer came which neither approves nor declines.
 	ErrUnclear = errors.New("acquiring: the answer leaves the outcome open")
-	// ErrRefused means that the acquirer will not do what an advice says, however often it is repeated.
-	ErrRefused = errors.New("acquiring: the acquirer refuses")
 )
 
 // Defaults of a [Config].

@@ -13,7 +13,7 @@ import (
 // set, until it is acknowledged or refused.
 //
 // acknowledged means that the host has booked the capture: response code 00 or, to a repeat, 94 (duplicate: an earlier
-// one did it). A refusal is [ErrRefused]: this capture will never be booked, and a repeat changes nothing; so is 94 to a first
+// one did it). A refusal is [pci.ErrRefused]: this capture will never be booked, and a repeat changes nothing; so is 94 to a first
 // try, which duplicates something else, and would pass for this capture's when repeated. A code of passing trouble is
 // [ErrUnclear]; without an answer err says why, as with [Connector.Sale]. A token that is not issued any more is
 // [pci.ErrNotIssued].
@@ -46,7 +46,7 @@ func (c *Connector) Capture(ctx context.Context, r pci.CaptureRequest) (acknowle
 	case passing(a.code):
 		return false, fmt.Errorf("capture: %w: %s", ErrUnclear, a)
 	}
-	return false, fmt.Errorf("capture: %w: %s", ErrRefused, a)
+	return false, fmt.Errorf("capture: %w: %s", pci.ErrRefused, a)
 }
 
 // passing reports whether a response code is of trouble that may be over when an advice is repeated.

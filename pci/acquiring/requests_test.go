@@ -190,8 +190,8 @@ func TestCaptureIsAcknowledgedByCode(t *testing.T) {
 		repeat bool
 		err    error
 	}{
-		{"00", false, nil}, {"94", true, nil}, {"94", false, ErrRefused}, {"91", true, ErrUnclear}, {"96", false, ErrUnclear},
-		{"13", false, ErrRefused}, {"25", true, ErrRefused}, {"12", false, ErrRefused},
+		{"00", false, nil}, {"94", true, nil}, {"94", false, pci.ErrRefused}, {"91", true, ErrUnclear}, {"96", false, ErrUnclear},
+		{"13", false, pci.ErrRefused}, {"25", true, pci.ErrRefused}, {"12", false, pci.ErrRefused},
 	} {
 		h := newHost(t, agreeable(func(p *peer, request *iso8583.Message) { p.send(p.answer(request, tt.code)) }))
 		r := captureRequest(1)
@@ -218,7 +218,7 @@ func TestRequestsThatCannotBeMadeAreNotSent(t *testing.T) {
 	for name, spoil := range captures {
 		r := captureRequest(1)
 		spoil(&r)
-		if ok, err := c.Capture(t.Context(), r); ok || err == nil || errors.Is(err, ErrRefused) {
+		if ok, err := c.Capture(t.Context(), r); ok || err == nil || errors.Is(err, pci.ErrRefused) {
 			t.Errorf("capture, %s: %v, %v", name, ok, err)
 		}
 	}
