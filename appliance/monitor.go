@@ -43,20 +43,24 @@ func (m *metrics) watch(a *appliance) {
 	counter := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value))
 	}
+	count := func(of func(context.Context) (int, error)) func() float64 {
+		return func() float64 {
+			ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
+			defer cancel()
+			n, err := of(ctx)
+			if err != nil {
+				return -1
+			}
+			return float64(n)
+		}
+	}
 	m.registry.MustRegister(engineCollector{a.node.engine})
 	m.watchHead(a.node.head)
 	m.registry.MustRegister(custodyCollector{a.cards})
 	gauge("finpay_acquirer_up", "1 while the line to the acquirer is signed on.", func() float64 { return number(a.acquirer.Healthy()) })
 	counter("finpay_acquirer_late_total", "Answers that came after their request had been given up.", func() float64 { return float64(a.acquirer.Stats().Late) })
-	gauge("finpay_reversals_pending", "Sales of unknown outcome whose reversal is not acknowledged yet.", func() float64 {
-		ctx, cancel := context.WithTimeout(context.Background(), readyTimeout)
-		defer cancel()
-		n, err := a.payments.Pending(ctx)
-		if err != nil {
-			return -1
-		}
-		return float64(n)
-	})
+	gauge("finpay_reversals_pending", "Sales of unknown outcome whose reversal is not acknowledged yet.", count(a.payments.Pending))
+	gauge("finpay_modifications_pending", "Captures, voids and refunds that the acquirer has not answered yet.", count(a.payments.Unanswered))
 	counter("finpay_tokens_issued_total", "New tokens that were issued by API.", func() float64 { return float64(a.tokens.Stats().Issued) })
 	counter("finpay_token_bound_refusals_total", "Cards refused because too many begin and end alike.", func() float64 { return float64(a.tokens.Stats().Refused) })
 	counter("finpay_tokens_not_issued_total", "Questions about tokens that were never issued.", func() float64 { return float64(a.tokens.Stats().NotIssued) })

@@ -60,6 +60,37 @@ func TestWhateverHappensAPaymentIsChargedAtMostOnceAndTheLogAgrees(t *testing.T)
 	})
 }
 
+func TestWhateverAMerchantDoesTheBooksAgreeToTheCent(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &model{world: newWorld(t, soon), tried: make(map[string]bool)}
+		m.acquirer.ack = true
+		for _, capture := range []string{"automatic", captureManual} {
+			request := order()
+			request.Capture = capture
+			p, err := m.service.Create(context.Background(), own, request, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.paid(m.session(p.ID), card{})
+			m.payments = append(m.payments, p.ID)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"capture":  m.Capture,
+			"void":     m.Void,
+			"refund":   m.Refund,
+			"at once":  m.AtOnce,
+			"acquirer": m.Acquirer,
+			"answer":   m.Answer,
+			"repeat":   m.Repeat,
+			"reverse":  m.Reverse,
+			"hsm":      m.HSM,
+			"restart":  m.Restart,
+			"":         m.Check,
+		})
+		m.finish()
+	})
+}
+
 func (m *model) Create(t *rapid.T) {
 	if len(m.payments) == 4 {
 		t.Skip("enough payments")

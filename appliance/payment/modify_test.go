@@ -106,6 +106,9 @@ func TestACaptureWithoutAnAnswerIsPendingAndRepeatedWithItsTrace(t *testing.T) {
 	if _, err := w.service.Void(t.Context(), own, id, ""); !errors.Is(err, api.ErrNotPossible) {
 		t.Errorf("a void beside it: %v", err)
 	}
+	if n, err := w.service.Unanswered(t.Context()); err != nil || n != 1 {
+		t.Errorf("%d are unanswered, %v", n, err)
+	}
 	w.until("the first try is over", func() bool { return !w.service.flying() })
 	if left := w.service.repeatOnce(t.Context()); left != 1 {
 		t.Errorf("%d are left while answers are lost", left)
@@ -179,6 +182,28 @@ func TestOfACaptureAndAVoidAtOnceOneWins(t *testing.T) {
 			t.Errorf("%d moved, want %d", moved, want)
 		}
 		w.agree(id)
+	}
+}
+
+func TestAPaymentIsShownAsItIsAtOneMoment(t *testing.T) {
+	w := in(t, nil)
+	for range 10 {
+		id := w.authorized()
+		captured := make(chan error, 1)
+		go func() { captured <- second(w.service.Capture(context.Background(), own, id, api.ModifyPayment{}, "")) }()
+		for p := (api.Payment{}); p.Status != api.StatusCaptured; {
+			var err error
+			if p, err = w.service.Get(t.Context(), own, id); err != nil {
+				t.Fatal(err)
+			}
+			done := len(p.Captures) == 1 && p.Captures[0].Status == api.ModificationSucceeded
+			if done != (p.Status == api.StatusCaptured) || done != (p.Captured == 1250) {
+				t.Fatalf("shown as %+v", p)
+			}
+		}
+		if err := <-captured; err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

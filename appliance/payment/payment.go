@@ -296,12 +296,18 @@ func (s *Service) Receipt(ctx context.Context, caller api.Caller, id string) (ap
 
 // show returns a payment as its merchant sees it.
 func (s *Service) show(ctx context.Context, p store.Payment) (api.Payment, error) {
-	read := s.cfg.Store.Read(ctx)
-	a, err := s.lastAttempt(read, p)
-	if err != nil {
-		return api.Payment{}, translate(err)
-	}
-	modifications, err := read.Modifications(p.ID)
+	var a *store.Attempt
+	var modifications []store.Modification
+	err := s.cfg.Store.Snapshot(ctx, func(read store.Queries) (err error) { // or a capture has succeeded of what is not captured
+		if p, err = read.Payment(p.ID); err != nil {
+			return err
+		}
+		if a, err = s.lastAttempt(read, p); err != nil {
+			return err
+		}
+		modifications, err = read.Modifications(p.ID)
+		return err
+	})
 	if err != nil {
 		return api.Payment{}, translate(err)
 	}

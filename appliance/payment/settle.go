@@ -59,6 +59,12 @@ func (s *Service) repeatOnce(ctx context.Context) (left int) {
 	return left
 }
 
+// Unanswered returns how many captures, voids and refunds the acquirer has not answered yet.
+func (s *Service) Unanswered(ctx context.Context) (int, error) {
+	open, err := s.cfg.Store.Read(ctx).OpenModifications()
+	return len(open), err
+}
+
 // again repeats a modification, unless it has ended since the queue was read.
 func (s *Service) again(ctx context.Context, id string) error {
 	m, err := s.cfg.Store.Read(ctx).Modification(id)
