@@ -68,6 +68,9 @@ func (k *intakeKeys) IntakeKey(name string) ecdh.KeyExchanger {
 	return nil
 }
 
+// intakeDocument meets [api.IntakeKeys], whose IntakeKey is another one.
+type intakeDocument struct{ *intakeKeys }
+
 // SealingKey implements [api.IntakeKeys].
 func (k *intakeKeys) SealingKey() (api.SealingKey, bool) {
 	versions := k.now.Load()
@@ -79,8 +82,7 @@ func (k *intakeKeys) SealingKey() (api.SealingKey, bool) {
 }
 
 // IntakeKey implements [api.IntakeKeys].
-func (d intakeDocument) IntakeKey(ctx context.Context) (api.IntakeKey, error) {
-	k := d.intakeKeys
+func (k intakeDocument) IntakeKey(ctx context.Context) (api.IntakeKey, error) {
 	key, ok := k.SealingKey()
 	if !ok {
 		return api.IntakeKey{}, api.ErrNotFound.With("The HSM of this appliance takes no sealed cards: send them open, inside TLS.")
@@ -102,6 +104,3 @@ func (d intakeDocument) IntakeKey(ctx context.Context) (api.IntakeKey, error) {
 	}
 	return document, nil
 }
-
-// intakeDocument meets [api.IntakeKeys].
-type intakeDocument struct{ *intakeKeys }
