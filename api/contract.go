@@ -73,6 +73,8 @@ type Checkout interface {
 	// same form pays nothing more: it waits for the first and returns the same view. A card that cannot be
 	// tokenized is a [*pci.CardError].
 	Pay(ctx context.Context, session string, card pci.CardRef, entered pci.Entered, browser pci.Browser) (CheckoutView, error)
+	// PayStored tries the stored card that the payment is for. form tells one showing of the page from the next.
+	PayStored(ctx context.Context, session, form string, browser pci.Browser) (CheckoutView, error)
 	// Await returns when the payment of a session is no longer in [CheckoutProcessing], or ctx ends. The shopper who
 	// comes back from a challenge waits here for the result that travels from the issuer to the appliance.
 	Await(ctx context.Context, session string) (CheckoutView, error)
@@ -148,8 +150,13 @@ type CreatePayment struct {
 	Amount    int64        `json:"amount"`   // minor units, 1 to 999,999,999,999 (ISO 8583 DE 4)
 	Currency  pci.Currency `json:"currency"` // ISO 4217
 	Reference string       `json:"reference"`
-	ReturnURL string       `json:"return_url"`
-	Capture   string       `json:"capture,omitempty"` // "automatic" or "manual"
+	ReturnURL string       `json:"return_url,omitempty"` // empty where no shopper is there
+	Capture   string       `json:"capture,omitempty"`    // "automatic" or "manual"
+	// Token is of a stored card that pays. Its security code is not known any more, and not sent.
+	Token     pci.Token     `json:"token,omitempty"`
+	Initiator pci.Initiator `json:"initiator,omitempty"` // of a payment with a token; the customer unless it says otherwise
+	// Original is the payment by which the customer agreed to what the merchant does on their own: with [pci.ByMerchant] only.
+	Original string `json:"original,omitempty"`
 	Customer  *Customer    `json:"customer,omitempty"`
 }
 
@@ -192,8 +199,10 @@ type Payment struct {
 	Amount      int64          `json:"amount"`
 	Currency    pci.Currency   `json:"currency"`
 	Reference   string         `json:"reference"`
-	ReturnURL   string         `json:"return_url"`
+	ReturnURL   string         `json:"return_url,omitempty"`
 	Capture     string         `json:"capture"`
+	Initiator   pci.Initiator  `json:"initiator,omitempty"` // of a payment with a stored card
+	Original    string         `json:"original,omitempty"`  // the payment that a merchant's own one stands on
 	Captured    int64          `json:"captured"`               // minor units that the acquirer has booked
 	Refunded    int64          `json:"refunded"`               // of them
 	CheckoutURL string         `json:"checkout_url,omitempty"` // while a card can be entered
@@ -260,6 +269,7 @@ type Result struct {
 	ApprovalCode string `json:"approval_code,omitempty"`  // DE 38
 	ThreeDS      string `json:"three_d_secure,omitempty"` // transStatus
 	ECI          string `json:"eci,omitempty"`
+	NetworkID    string `json:"network_transaction_id,omitempty"` // the scheme's, where the acquirer tells it
 }
 
 // Reason is why an attempt was not paid: a stable code, for which the checkout page has a sentence.
@@ -335,6 +345,7 @@ type CheckoutView struct {
 	MerchantName string
 	Reference    string
 	Decline      Reason         // why the last attempt was not paid, for CheckoutPayable
+	Stored       *pci.Card      // for CheckoutPayable: the stored card that the payment is for; the shopper may enter another
 	Challenge    *pci.Challenge // for CheckoutChallenge
 	Method       *pci.Method    // for CheckoutMethod
 	ReturnURL    string         // signed; set from the first decision on

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"net/http"
 	"net/mail"
 	"net/netip"
@@ -41,7 +42,7 @@ func (c CreatePayment) normalize() (CreatePayment, error) {
 	if err := checkText("/reference", c.Reference, 1, MaxReference); err != nil {
 		return c, err
 	}
-	if err := checkReturnURL("/return_url", c.ReturnURL); err != nil {
+	if err := c.normalizeStored(); err != nil {
 		return c, err
 	}
 	switch c.Capture {
@@ -55,6 +56,41 @@ func (c CreatePayment) normalize() (CreatePayment, error) {
 		return c, c.Customer.check()
 	}
 	return c, nil
+}
+
+// normalizeStored checks what a payment says of a stored card, and where its shopper goes afterwards.
+func (c *CreatePayment) normalizeStored() error {
+	if c.Token != "" {
+		c.Initiator = cmp.Or(c.Initiator, pci.ByCustomer)
+	}
+	switch c.Initiator {
+	case "":
+	case pci.ByCustomer, pci.ByMerchant:
+		if c.Token == "" {
+			return ErrInvalid.At("/initiator").With("Leave the field out, or send a token: it says who uses a stored card.")
+		}
+	default:
+		return ErrInvalid.At("/initiator").With(`Send "customer" or "merchant".`)
+	}
+	switch {
+	case pci.LooksLikePAN(string(c.Token)):
+		return ErrCardNumber.At("/token")
+	case len(c.Token) > maxID || c.Token != "" && !isName(string(c.Token)):
+		return ErrInvalid.At("/token").With("Send a token as it was issued.")
+	}
+	if c.Initiator != pci.ByMerchant {
+		if c.Original != "" {
+			return ErrInvalid.At("/original").With(`Leave the field out: it belongs to payments with "initiator": "merchant".`)
+		}
+		return checkReturnURL("/return_url", c.ReturnURL)
+	}
+	if !isID(c.Original) {
+		return ErrInvalid.At("/original").With("Send the id of the payment by which the customer agreed to this one.")
+	}
+	if c.ReturnURL != "" {
+		return ErrInvalid.At("/return_url").With("Leave the field out: no shopper is there.")
+	}
+	return nil
 }
 
 func (m ModifyPayment) check() error {

@@ -14,6 +14,7 @@ type SaleRequest struct {
 	Merchant       Merchant
 	Authentication Authentication // ECI and CAVV travel in the message
 	Trace          Trace
+	NetworkID      string // the scheme's, of the transaction by which the cardholder agreed to this one; with ByMerchant only, may be empty
 	Record         []byte // where this request stands in the ledger, less than 200 bytes, opaque here; may be empty
 }
 
@@ -54,6 +55,7 @@ type SaleResult struct {
 	ActionCode   string // DE 39 as the acquirer answered it, where it speaks the edition of 1993: three digits
 	ApprovalCode string // DE 38, six characters
 	RRN          string // as the acquirer answered it
+	NetworkID    string // the scheme's identifier of the transaction, where the acquirer tells it; later ones of a series name it
 }
 
 // CaptureRequest clears an amount that was authorized before, or a part of it. The PAN comes from the token.

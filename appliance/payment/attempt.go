@@ -61,10 +61,15 @@ func (s *Service) run(ctx context.Context, p store.Payment, a store.Attempt, car
 		s.abandon(ctx, p, a, api.ReasonTryAgain, err)
 		return
 	}
-	request := pci.AuthenticationRequest{Payment: p.ID, Card: card, Amount: p.Amount, Merchant: m.Profile, Browser: browser, NotificationURL: page + "/3ds",
+	request := pci.AuthenticationRequest{Payment: p.ID, Amount: p.Amount, Merchant: m.Profile, Browser: browser, NotificationURL: page + "/3ds",
 		Cardholder: pci.Cardholder{Name: entered.Name, Email: customer.Email, Phone: parsePhone(customer.Phone)}}
 	if request.Cardholder.Name == "" {
 		request.Cardholder.Name = customer.Name
+	}
+	if a.Initiator == "" {
+		request.Card = card
+	} else {
+		request.Domain, request.Token = a.Domain, a.Token
 	}
 	if browser.JavaScript { // which the method needs
 		s.runMethod(ctx, &request, page+"/method")
@@ -147,6 +152,11 @@ func (s *Service) challenge(ctx context.Context, p store.Payment, a *store.Attem
 
 // sell announces the sale, or the authorization, in a signed entry, sends it, and enters its outcome.
 func (s *Service) sell(ctx context.Context, p store.Payment, a store.Attempt, card pci.CardRef, m store.Merchant, result pci.Authentication) {
+	networkID, err := s.networkID(ctx, p)
+	if err != nil {
+		s.abandon(ctx, p, a, api.ReasonTryAgain, err)
+		return
+	}
 	a.Status = attemptAuthorizing
 	if err := s.step(ctx, &p, &a, "payment.authorizing", ledger.Success, func(tx *ledger.Tx) (err error) {
 		a.Trace, err = s.trace(tx, m)
@@ -160,14 +170,20 @@ func (s *Service) sell(ctx context.Context, p store.Payment, a store.Attempt, ca
 	if p.Capture == captureManual {
 		ask, approved, event = s.cfg.Acquirer.Authorize, attemptAuthorized, "payment.authorized"
 	}
+	request := pci.SaleRequest{Payment: p.ID, Amount: p.Amount, Merchant: m.Profile, Authentication: result, Trace: a.Trace}
+	if a.Initiator == "" {
+		request.Card = card
+	} else {
+		request.Domain, request.Token, request.Initiator, request.NetworkID = a.Domain, a.Token, a.Initiator, networkID
+	}
 	failpoint.Here("before sale")
-	answer, err := ask(ctx, pci.SaleRequest{Payment: p.ID, Card: card, Amount: p.Amount, Merchant: m.Profile, Authentication: result, Trace: a.Trace})
+	answer, err := ask(ctx, request)
 	failpoint.Here("after sale")
 	if err != nil {
 		s.cfg.Log.WarnContext(ctx, "a sale was not answered", "payment", p.ID, "outcome", string(answer.Outcome), "error", err)
 	}
 	s.destroy(card) // the CVV has served, whatever the answer (PCI DSS 3.3.1)
-	a.ResponseCode, a.ApprovalCode = answer.ResponseCode, answer.ApprovalCode
+	a.ResponseCode, a.ApprovalCode, a.NetworkID = answer.ResponseCode, answer.ApprovalCode, answer.NetworkID
 	switch answer.Outcome {
 	case pci.Approved:
 		a.Status = approved
@@ -177,7 +193,7 @@ func (s *Service) sell(ctx context.Context, p store.Payment, a store.Attempt, ca
 		s.finish(ctx, p, a, "payment.declined", ledger.Failure)
 	case pci.Unsent:
 		a.Status, a.Reason = attemptAbandoned, string(api.ReasonTryAgain)
-		s.finish(ctx, p, a, "payment.not_sent", ledger.Failure)
+		s.finish(ctx, p, a, unsent(a, "payment.not_sent"), ledger.Failure)
 	default:
 		s.uncertain(ctx, p, a, m)
 	}
@@ -205,7 +221,7 @@ func (s *Service) refuse(ctx context.Context, p store.Payment, a store.Attempt, 
 func (s *Service) abandon(ctx context.Context, p store.Payment, a store.Attempt, reason api.Reason, cause error) {
 	s.cfg.Log.WarnContext(ctx, "an attempt was abandoned before anything was sent", "payment", p.ID, "error", cause)
 	a.Status, a.Reason = attemptAbandoned, string(reason)
-	s.finish(ctx, p, a, "payment.card_lost", ledger.Failure)
+	s.finish(ctx, p, a, unsent(a, "payment.card_lost"), ledger.Failure)
 }
 
 // step commits one transition of a payment and its last attempt.
@@ -292,6 +308,7 @@ var eventTypes = map[string]bool{
 	"payment.refund_failed":      true,
 	"payment.declined":           true,
 	"payment.indeterminate":      true,
+	"payment.failed":             true,
 	"payment.reversed":           true,
 	"payment.expired":            true,
 	"payment.restored":           true,

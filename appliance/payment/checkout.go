@@ -48,6 +48,15 @@ func (s *Service) view(ctx context.Context, p store.Payment) (api.CheckoutView, 
 	if a != nil && v.State == api.CheckoutPayable {
 		v.Decline = api.Reason(a.Reason)
 	}
+	if s.offersStored(p) {
+		card, err := s.storedCard(read, m, p.Token)
+		switch {
+		case err == nil:
+			v.Stored = &card.Card
+		case !errors.Is(err, api.ErrInvalid): // deactivated or expired since: the shopper enters another
+			return api.CheckoutView{}, translate(err)
+		}
+	}
 	if v.State == api.CheckoutProcessing {
 		if m := s.openMethod(p.ID); m != nil {
 			v.State, v.Method = api.CheckoutMethod, &m.shown
@@ -278,8 +287,11 @@ func (s *Service) start(f func(context.Context)) bool {
 	return true
 }
 
-// destroy ends a card, whatever became of the request that brought it.
+// destroy ends a card, whatever became of the request that brought it. A stored card is none of custody's.
 func (s *Service) destroy(card pci.CardRef) {
+	if card.IsZero() {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.background), 10*time.Second)
 	defer cancel()
 	if err := s.cfg.Cards.Destroy(ctx, card); err != nil {

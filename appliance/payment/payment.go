@@ -142,8 +142,10 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 	if err != nil {
 		return api.Payment{}, translate(err)
 	}
-	if err := checkReturnHost(m, request.ReturnURL); err != nil {
-		return api.Payment{}, err
+	if request.ReturnURL != "" {
+		if err := checkReturnHost(m, request.ReturnURL); err != nil {
+			return api.Payment{}, err
+		}
 	}
 	first := store.Idempotent{MerchantID: m.ID, Key: idempotencyKey, CreatedAt: s.cfg.Now()}
 	if idempotencyKey != "" {
@@ -154,6 +156,7 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 			return s.getOr(ctx, caller, answer, err)
 		}
 	}
+	var collected *store.Attempt // of a payment that the merchant makes on their own
 	id := newID("pay")
 	_, hash, err := s.cfg.Merchants.Session(ctx, id)
 	if err != nil {
@@ -161,7 +164,8 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 	}
 	now := s.cfg.Now()
 	p := store.Payment{ID: id, MerchantID: m.ID, SessionHash: hash, Amount: pci.Amount{Minor: request.Amount, Currency: request.Currency},
-		Reference: request.Reference, ReturnURL: request.ReturnURL, Capture: request.Capture, CreatedAt: now, ExpiresAt: now.Add(s.cfg.Session), UpdatedAt: now}
+		Reference: request.Reference, ReturnURL: request.ReturnURL, Capture: request.Capture,
+		Token: request.Token, Initiator: request.Initiator, Original: request.Original, CreatedAt: now, ExpiresAt: now.Add(s.cfg.Session), UpdatedAt: now}
 	first.Answer = id
 	_, err = s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		if idempotencyKey != "" {
@@ -169,6 +173,17 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 				return errRepeat // a neighbour was first
 			}
 			if err := tx.PutIdempotent(first); err != nil {
+				return err
+			}
+		}
+		var card store.Token
+		if p.Token != "" {
+			if card, err = s.storedCard(tx.Queries, m, p.Token); err != nil {
+				return err
+			}
+		}
+		if p.Initiator == pci.ByMerchant {
+			if _, err := agreement(tx.Queries, m, p.Original, card); err != nil {
 				return err
 			}
 		}
@@ -181,6 +196,11 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 			}
 		}
 		tx.Record(entryOf("payment.created", "key:"+caller.KeyID, caller.Origin, ledger.Success, p, nil))
+		if p.Initiator == pci.ByMerchant {
+			a, err := s.putStored(tx, &p, card, newID("form"), "key:"+caller.KeyID, caller.Origin)
+			collected = &a
+			return err
+		}
 		return nil
 	})
 	if errors.Is(err, errRepeat) {
@@ -189,6 +209,9 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 	}
 	if err != nil {
 		return api.Payment{}, translate(err)
+	}
+	if collected != nil {
+		s.collect(ctx, p, *collected)
 	}
 	return s.Get(ctx, caller, id)
 }
@@ -327,12 +350,12 @@ func (s *Service) checkoutURL(session string) string { return s.cfg.PublicURL + 
 // shown is the part of a payment that needs no secret; events carry it too.
 func shown(p store.Payment, a *store.Attempt, modifications []store.Modification) api.Payment {
 	out := api.Payment{ID: p.ID, Status: api.Status(p.Status), Amount: p.Amount.Minor, Currency: p.Amount.Currency, Reference: p.Reference,
-		ReturnURL: p.ReturnURL, Capture: p.Capture, Captured: p.Captured, Refunded: p.Refunded, Attempts: p.Attempts, CreatedAt: p.CreatedAt, ExpiresAt: p.ExpiresAt, UpdatedAt: p.UpdatedAt}
+		ReturnURL: p.ReturnURL, Capture: p.Capture, Initiator: p.Initiator, Original: p.Original, Captured: p.Captured, Refunded: p.Refunded, Attempts: p.Attempts, CreatedAt: p.CreatedAt, ExpiresAt: p.ExpiresAt, UpdatedAt: p.UpdatedAt}
 	if a != nil {
 		out.Card = &api.Card{Brand: a.Card.Brand, Truncated: a.Card.Truncated, Expiry: a.Card.Expiry.String()}
 		out.Token = a.Token
 		if a.Status != attemptAuthenticating && a.Status != attemptAuthorizing {
-			out.Result = &api.Result{Reason: api.Reason(a.Reason), ResponseCode: a.ResponseCode, ApprovalCode: a.ApprovalCode, ThreeDS: a.TransStatus, ECI: a.ECI}
+			out.Result = &api.Result{Reason: api.Reason(a.Reason), ResponseCode: a.ResponseCode, ApprovalCode: a.ApprovalCode, ThreeDS: a.TransStatus, ECI: a.ECI, NetworkID: a.NetworkID}
 		}
 	}
 	for _, m := range modifications {
@@ -361,7 +384,7 @@ func (s *Service) lastAttempt(read store.Queries, p store.Payment) (*store.Attem
 // payable reports whether a card can be entered now.
 func (s *Service) payable(p store.Payment) bool {
 	open := p.Status == string(api.StatusCreated) || p.Status == string(api.StatusDeclined)
-	return open && p.Attempts < s.cfg.Attempts && s.cfg.Now().Before(p.ExpiresAt)
+	return open && p.Initiator != pci.ByMerchant && p.Attempts < s.cfg.Attempts && s.cfg.Now().Before(p.ExpiresAt)
 }
 
 // entryOf describes a step of a payment for the record.
@@ -370,13 +393,16 @@ func entryOf(kind, actor, origin, outcome string, p store.Payment, a *store.Atte
 	if p.Captured > 0 {
 		data["captured"], data["refunded"] = p.Captured, p.Refunded
 	}
+	if p.Original != "" {
+		data["original"] = p.Original
+	}
 	if a != nil {
 		data["attempt"] = a.N
 		data["card"] = string(a.Card.Truncated)
 		data["brand"] = string(a.Card.Brand)
 		data["token"] = string(a.Token)
 		for name, value := range map[string]string{"trans_status": a.TransStatus, "eci": a.ECI, "stan": a.Trace.STAN, "rrn": a.Trace.RRN,
-			"response_code": a.ResponseCode, "approval_code": a.ApprovalCode, "reason": a.Reason, "reversal_stan": a.Reversal.STAN} {
+			"response_code": a.ResponseCode, "approval_code": a.ApprovalCode, "reason": a.Reason, "reversal_stan": a.Reversal.STAN, "initiator": string(a.Initiator), "network_id": a.NetworkID} {
 			if value != "" {
 				data[name] = value
 			}

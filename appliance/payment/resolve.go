@@ -75,7 +75,7 @@ func (s *Service) Recover(ctx context.Context) error {
 // recoverUnsent: the card died with the process, and no sale was announced.
 func (s *Service) recoverUnsent(ctx context.Context, p store.Payment, a store.Attempt) error {
 	a.Status, a.Reason = attemptAbandoned, string(api.ReasonTryAgain)
-	return s.step(ctx, &p, &a, "payment.card_lost", ledger.Failure, nil)
+	return s.step(ctx, &p, &a, unsent(a, "payment.card_lost"), ledger.Failure, nil)
 }
 
 // recoverSent: a sale was announced; whether it left, and what became of it, nobody here knows.

@@ -18,6 +18,7 @@ var transitions = []struct {
 	{"", "payment.created", api.StatusCreated},
 	{api.StatusCreated, "payment.card_entered", api.StatusAuthenticating},
 	{api.StatusDeclined, "payment.card_entered", api.StatusAuthenticating}, // another card
+	{api.StatusCreated, "payment.card_chosen", api.StatusAuthenticating},   // the stored card, by the shopper or their merchant
 	{api.StatusAuthenticating, "payment.challenged", api.StatusAuthenticating},
 	{api.StatusAuthenticating, "payment.authorizing", api.StatusAuthorizing}, // entered before the sale leaves
 	{api.StatusAuthenticating, "payment.declined", api.StatusDeclined},
@@ -25,6 +26,8 @@ var transitions = []struct {
 	{api.StatusAuthorizing, "payment.captured", api.StatusCaptured},
 	{api.StatusAuthorizing, "payment.declined", api.StatusDeclined},
 	{api.StatusAuthorizing, "payment.not_sent", api.StatusCreated},            // certainly nothing left this machine
+	{api.StatusAuthenticating, "payment.failed", api.StatusFailed},            // the merchant's own: there is nobody to ask again
+	{api.StatusAuthorizing, "payment.failed", api.StatusFailed},               // likewise, and certainly nothing left
 	{api.StatusAuthorizing, "payment.indeterminate", api.StatusIndeterminate}, // its reversal is due from the same commit on
 	{api.StatusIndeterminate, "payment.reversed", api.StatusFailed},
 	{api.StatusAuthorizing, "payment.authorized", api.StatusAuthorized},       // where captures are manual

@@ -36,6 +36,9 @@ CREATE TABLE payments (
     reference    TEXT NOT NULL,
     return_url   TEXT NOT NULL,
     capture      TEXT NOT NULL,            -- automatic, manual
+    token        TEXT NOT NULL,            -- of the stored card that pays; '' where a card is entered
+    initiator    TEXT NOT NULL,            -- customer or merchant, of a stored card
+    original     TEXT NOT NULL,            -- payment on which a merchant's own one stands
     captured     INTEGER NOT NULL,         -- minor units that the acquirer has booked
     refunded     INTEGER NOT NULL,         -- of them
     attempts     INTEGER NOT NULL DEFAULT 0,
@@ -61,6 +64,7 @@ CREATE TABLE attempts (
     n             INTEGER NOT NULL,
     status        TEXT NOT NULL,
     form          TEXT NOT NULL,           -- the showing of the form that it came from
+    initiator     TEXT NOT NULL,           -- customer or merchant, of a stored card
     domain        TEXT NOT NULL,
     token         TEXT NOT NULL,
     brand         TEXT NOT NULL,
@@ -75,6 +79,7 @@ CREATE TABLE attempts (
     sent_at       TEXT NOT NULL DEFAULT '',
     response_code TEXT NOT NULL DEFAULT '',
     approval_code TEXT NOT NULL DEFAULT '',
+    network_id    TEXT NOT NULL DEFAULT '', -- the scheme's, of the transaction
     reason        TEXT NOT NULL DEFAULT '',
     reversal_stan TEXT NOT NULL DEFAULT '',
     reversal_rrn  TEXT NOT NULL DEFAULT '',
