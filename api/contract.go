@@ -156,8 +156,8 @@ type CreatePayment struct {
 	Token     pci.Token     `json:"token,omitempty"`
 	Initiator pci.Initiator `json:"initiator,omitempty"` // of a payment with a token; the customer unless it says otherwise
 	// Original is the payment by which the customer agreed to what the merchant does on their own: with [pci.ByMerchant] only.
-	Original string `json:"original,omitempty"`
-	Customer  *Customer    `json:"customer,omitempty"`
+	Original string    `json:"original,omitempty"`
+	Customer *Customer `json:"customer,omitempty"`
 }
 
 // ModifyPayment is the body of a capture or refund. An amount of 0, or none, stands for all that there is.
@@ -201,8 +201,8 @@ type Payment struct {
 	Reference   string         `json:"reference"`
 	ReturnURL   string         `json:"return_url,omitempty"`
 	Capture     string         `json:"capture"`
-	Initiator   pci.Initiator  `json:"initiator,omitempty"` // of a payment with a stored card
-	Original    string         `json:"original,omitempty"`  // the payment that a merchant's own one stands on
+	Initiator   pci.Initiator  `json:"initiator,omitempty"`    // of a payment with a stored card
+	Original    string         `json:"original,omitempty"`     // the payment that a merchant's own one stands on
 	Captured    int64          `json:"captured"`               // minor units that the acquirer has booked
 	Refunded    int64          `json:"refunded"`               // of them
 	CheckoutURL string         `json:"checkout_url,omitempty"` // while a card can be entered

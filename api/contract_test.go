@@ -47,6 +47,7 @@ type appliance struct {
 	awaitErr error
 	takeErr  error
 	paid     []pci.Browser
+	forms    []string
 	took     int
 	binding  string
 
@@ -155,6 +156,13 @@ func (a *appliance) Pay(ctx context.Context, _ string, _ pci.CardRef, _ pci.Ente
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.paid = append(a.paid, b)
+	return a.after, a.payErr
+}
+
+func (a *appliance) PayStored(_ context.Context, _, form string, b pci.Browser) (CheckoutView, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.forms, a.paid = append(a.forms, form), append(a.paid, b)
 	return a.after, a.payErr
 }
 

@@ -120,6 +120,7 @@ func (s *server) router() http.Handler {
 		http.MethodGet:  s.limited(s.showCheckout),
 		http.MethodPost: s.limited(s.payCheckout),
 	})
+	s.route(r, "/checkout/{session}/stored", methods{http.MethodPost: s.limited(s.payStored)})
 	s.route(r, "/checkout/{session}/3ds", methods{http.MethodPost: s.limited(s.returnFromChallenge)})
 	s.route(r, "/checkout/{session}/method", methods{http.MethodPost: s.limited(s.returnFromMethod)})
 	s.route(r, checkout.ReportPath, methods{http.MethodPost: s.takeReports})

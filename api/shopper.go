@@ -73,6 +73,40 @@ func (s *server) payCheckout(w http.ResponseWriter, r *http.Request) error {
 	return s.moveOn(w, r, after)
 }
 
+// maxStoredForm is the longest form that pays with a stored card.
+const maxStoredForm = 4 << 10
+
+// payStored pays with the stored card that the payment is for: there is no card in the body.
+func (s *server) payStored(w http.ResponseWriter, r *http.Request) error {
+	if _, err := s.view(r); err != nil {
+		return err
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxStoredForm)
+	if err := r.ParseForm(); err != nil {
+		return ErrMalformed
+	}
+	var fields pci.BrowserFields
+	for name, values := range r.PostForm {
+		if field := fields.Field(name); field != nil && values[0] != "" {
+			*field = []byte(values[0])
+		}
+	}
+	form := r.PostForm.Get("form")
+	if !isID(form) {
+		return ErrMalformed
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
+	defer cancel()
+	after, err := s.cfg.Checkout.PayStored(ctx, session(r), form, browserOf(r, fields.Read()))
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	if err != nil {
+		after = CheckoutView{State: CheckoutProcessing}
+	}
+	return s.moveOn(w, r, after)
+}
+
 // askAgain shows the form with what is wrong beside its fields, or with why a sealed one has to be filled in again. Any other
 // error passes.
 func (s *server) askAgain(w http.ResponseWriter, r *http.Request, view CheckoutView, err error) error {
@@ -270,6 +304,10 @@ func (s *server) pageOf(r *http.Request, view CheckoutView) checkout.Page {
 		if page.ReturnSite == "" {
 			page.ReturnSite = site
 		}
+	}
+	if view.Stored != nil && page.Kind == checkout.Payable && r.Method != http.MethodPost && r.URL.Query().Get("card") != "another" {
+		page.Kind, page.Stored = checkout.Stored, *view.Stored
+		page.Now, page.ExpiresAt = s.cfg.Now(), view.ExpiresAt
 	}
 	if page.Kind == checkout.Payable {
 		page.Now, page.ExpiresAt = s.cfg.Now(), view.ExpiresAt

@@ -259,3 +259,64 @@ func TestNothingHereCanSeeDigits(t *testing.T) {
 		}
 	}
 }
+
+func TestAStoredCardIsShownAndPaid(t *testing.T) {
+	d := newDesk(Limits{})
+	d.view.Stored = &pci.Card{Brand: pci.Visa, Truncated: "411111******1111", Expiry: pci.Expiry{Year: 2031, Month: 9}}
+	w := d.send(t, browser(http.MethodGet, "/checkout/s3cret?lang=en", ""))
+	wantPage(t, w, 200, "Pay with your saved card", "Visa", "1111", "09/31", `action="/checkout/s3cret/stored?lang=en"`, `href="/checkout/s3cret?lang=en&amp;card=another"`)
+	if strings.Contains(w.Body.String(), "411111") || strings.Contains(w.Body.String(), `id="number"`) {
+		t.Error("the page shows more of the card than it must, or asks for one")
+	}
+	wantPage(t, d.send(t, browser(http.MethodGet, "/checkout/s3cret?lang=en&card=another", "")), 200, `id="number"`)
+
+	d.after = d.view
+	d.after.State, d.after.ReturnURL = CheckoutPaid, "https://shop.example/return?signature=x"
+	form := "form=f1&browser_width=1920&browser_height=1080&browser_depth=24&browser_tz=-480&browser_language=ms-MY"
+	wantRedirect(t, d.send(t, browser(http.MethodPost, "/checkout/s3cret/stored", form)), d.after.ReturnURL)
+	want := pci.Browser{AcceptHeader: "text/html", UserAgent: "Mozilla/5.0", Language: "ms-MY", IP: "192.0.2.1", JavaScript: true,
+		ScreenWidth: "1920", ScreenHeight: "1080", ColorDepth: "24", TZ: "-480"}
+	if d.took != 0 || len(d.forms) != 1 || d.forms[0] != "f1" || len(d.paid) != 1 || d.paid[0] != want {
+		t.Errorf("took %d, forms %v, paid with %+v", d.took, d.forms, d.paid)
+	}
+	wantRedirect(t, d.send(t, browser(http.MethodPost, "/checkout/s3cret/stored", "form=f2")), d.after.ReturnURL) // without a script
+	for name, form := range map[string]string{"no form": "browser_width=1", "a card as the form": "form=" + testPAN, "too long": "form=f&x=" + strings.Repeat("a", 5000)} {
+		if w := d.send(t, browser(http.MethodPost, "/checkout/s3cret/stored", form)); w.Code != 400 || len(d.paid) != 2 {
+			t.Errorf("%s: %d, paid %d times", name, w.Code, len(d.paid))
+		}
+	}
+	wantPage(t, d.send(t, browser(http.MethodPost, "/checkout/unknown/stored", "form=f")), 404)
+}
+
+func TestWhatAPaymentSaysOfAStoredCard(t *testing.T) {
+	const rest = `"amount": 1250, "currency": "EUR", "reference": "r"`
+	for body, pointer := range map[string]string{
+		`{` + rest + `}`: "/return_url",
+		`{` + rest + `, "return_url": "https://shop.example/", "initiator": "customer"}`:              "/initiator",
+		`{` + rest + `, "return_url": "https://shop.example/", "token": "t1", "initiator": "issuer"}`: "/initiator",
+		`{` + rest + `, "return_url": "https://shop.example/", "token": "a b"}`:                       "/token",
+		`{` + rest + `, "return_url": "https://shop.example/", "token": "` + testPAN + `"}`:           "/token",
+		`{` + rest + `, "return_url": "https://shop.example/", "token": "t1", "original": "pay_1"}`:   "/original",
+		`{` + rest + `, "token": "t1"}`:                                                                                      "/return_url",
+		`{` + rest + `, "token": "t1", "initiator": "merchant"}`:                                                             "/original",
+		`{` + rest + `, "token": "t1", "initiator": "merchant", "original": "` + testPAN + `"}`:                              "/original",
+		`{` + rest + `, "token": "t1", "initiator": "merchant", "original": "pay_1", "return_url": "https://shop.example/"}`: "/return_url",
+		`{` + rest + `, "initiator": "merchant", "original": "pay_1"}`:                                                       "/initiator",
+		`{` + rest + `, "return_url": "https://shop.example/", "token": "t1"}`:                                               "",
+		`{` + rest + `, "token": "t1", "initiator": "merchant", "original": "pay_1"}`:                                        "",
+	} {
+		d := newDesk(Limits{})
+		w := d.send(t, request(http.MethodPost, "/v1/payments", body))
+		if pointer != "" {
+			want := ErrInvalid
+			if strings.Contains(body, `"token": "`+testPAN) {
+				want = ErrCardNumber
+			}
+			wantProblem(t, w, want, pointer)
+			continue
+		}
+		if w.Code != 201 || len(d.created) != 1 || d.created[0].Token != "t1" || d.created[0].Initiator == "" {
+			t.Errorf("%s: %d, created %+v", body, w.Code, d.created)
+		}
+	}
+}

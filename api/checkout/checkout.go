@@ -34,6 +34,7 @@ type Kind string
 // The kinds of pages: where a payment stands, and what can go wrong.
 const (
 	Payable    Kind = "payable"    // the card form
+	Stored     Kind = "stored"     // the card that the shopper has paid with before, and a way to the card form
 	Challenge  Kind = "challenge"  // the way to the shopper's bank
 	Processing Kind = "processing" // asks again by itself
 	Paid       Kind = "paid"
@@ -57,6 +58,7 @@ type Page struct {
 	Merchant   string
 	Reference  string // the shop's, of the order
 	Amount     pci.Amount
+	Stored     pci.Card       // of a page of kind Stored
 	Decline    string         // reason code of the last attempt; empty when there was none
 	Errors     pci.CardErrors // of the form that was just sent
 	ReturnURL  string         // back to the shop; empty for no way back
@@ -109,7 +111,7 @@ var templates = func() map[Kind]*template.Template {
 	}
 	message := with("message.html")
 	return map[Kind]*template.Template{
-		Payable: with("card.html"), Challenge: with("challenge.html"), Processing: with("processing.html"),
+		Payable: with("card.html"), Stored: with("stored.html"), Challenge: with("challenge.html"), Processing: with("processing.html"),
 		Method: with("method.html"), Returned: with("returned.html"),
 		Paid: message, Uncertain: message, Failed: message, Expired: message,
 		Unknown: message, Busy: message, Unreadable: message, Broken: message, Script: message,

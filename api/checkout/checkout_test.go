@@ -94,7 +94,7 @@ func TestEveryPageInEveryLanguage(t *testing.T) {
 		for _, kind := range allKinds {
 			body, header := write(t, page(t, kind, l.Code))
 			mustHave(t, body, `<html lang="`+l.Code+`" dir="`+l.Direction+`">`, "Kedai &lt;Kopi&gt;", "<h1")
-			scripted := slices.Contains([]Kind{Payable, Challenge, Method, Returned, Processing}, kind)
+			scripted := slices.Contains([]Kind{Payable, Stored, Challenge, Method, Returned, Processing}, kind)
 			if strings.Contains(body, "<script") != scripted || strings.Contains(header.Get("Content-Security-Policy"), "script-src 'self';") != scripted {
 				t.Errorf("%s %s: a script where there is none to be, or none where there is", l.Code, kind)
 			}

@@ -47,7 +47,7 @@ type Headers struct {
 
 // Kinds are all kinds of pages.
 func Kinds() []Kind {
-	return []Kind{Payable, Challenge, Method, Returned, Processing, Paid, Uncertain, Failed, Expired, Unknown, Busy, Unreadable, Broken, Script}
+	return []Kind{Payable, Stored, Challenge, Method, Returned, Processing, Paid, Uncertain, Failed, Expired, Unknown, Busy, Unreadable, Broken, Script}
 }
 
 // ListInventory returns the inventory of this program.

@@ -11,7 +11,7 @@ const ReportPath = "/csp-report"
 // scripted reports whether the page loads the script. The others need none.
 func (p Page) scripted() bool {
 	switch p.Kind {
-	case Payable, Challenge, Method, Returned, Processing:
+	case Payable, Stored, Challenge, Method, Returned, Processing:
 		return true
 	}
 	return false
@@ -69,7 +69,7 @@ func (p Page) formTargets() string {
 		return "'self' " + p.ACSSite
 	case p.Kind == Method:
 		return strings.TrimSpace("'self' " + p.MethodSite + " " + p.ReturnSite)
-	case p.Kind == Payable:
+	case p.Kind == Payable, p.Kind == Stored:
 		return strings.TrimSpace("'self' " + p.ReturnSite)
 	}
 	return "'none'"

@@ -59,6 +59,22 @@ func (s showing) Title() (string, error) {
 	return s.T("title." + string(s.Kind))
 }
 
+// StoredMark is the brand whose mark the stored card has, or none.
+func (s showing) StoredMark() string {
+	if s.StoredBrand() == "" {
+		return "none"
+	}
+	return string(s.Stored.Brand)
+}
+
+// StoredBrand is the name of the stored card's brand, empty for one that has none here.
+func (s showing) StoredBrand() string { return s.Language.texts["brand."+string(s.Stored.Brand)] }
+
+// StoredExpiry is the stored card's expiry as cards have it: "09/30".
+func (s showing) StoredExpiry() string {
+	return fmt.Sprintf("%02d/%02d", s.Stored.Expiry.Month, s.Stored.Expiry.Year%100)
+}
+
 // DeclineText says why the last card was not taken.
 func (s showing) DeclineText() (string, error) {
 	if _, ok := s.Language.texts["decline."+s.Decline]; ok {

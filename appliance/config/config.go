@@ -189,6 +189,8 @@ type Additional struct {
 	Initiator string `yaml:"initiator"`
 	Customer  string `yaml:"customer"`
 	Merchant  string `yaml:"merchant"`
+	NetworkID string `yaml:"network_id"`
+	Earlier   string `yaml:"earlier"`
 	Record    string `yaml:"record"`
 }
 

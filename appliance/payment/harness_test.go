@@ -72,7 +72,7 @@ func newWorld(t rapid.TB, change func(*Config)) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, dir: dir, key: newSigner(t), clock: &clock{now: time.Date(2026, 11, 23, 9, 0, 0, 0, time.FixedZone("MYT", 8*3600))},
-		cards: &cards{held: make(map[pci.CardRef]card), seen: make(map[pci.CardRef]bool)}}
+		cards: &cards{held: make(map[pci.CardRef]card), kept: make(map[pci.Token]card), seen: make(map[pci.CardRef]bool)}}
 	w.issuer, w.acquirer = &issuer{w: w}, &acquirer{w: w}
 	w.cfg = Config{PublicURL: publicURL, Session: session, Attempts: maxTries, Challenge: time.Hour}
 	if change != nil {
@@ -429,6 +429,7 @@ type card struct {
 type cards struct {
 	mu   sync.Mutex
 	held map[pci.CardRef]card
+	kept map[pci.Token]card // what stored cards do; nothing special where they are not here
 	seen map[pci.CardRef]bool
 	fail error // of the tokenizer
 	n    int
@@ -450,6 +451,23 @@ func (c *cards) get(ref pci.CardRef) (card, error) {
 		return card{}, pci.ErrGone
 	}
 	return behaviour, nil
+}
+
+// of returns what the counterparties do about the card of a request.
+func (c *cards) of(ref pci.CardRef, token pci.Token) (card, error) {
+	if token == "" {
+		return c.get(ref)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.kept[token], nil
+}
+
+// keep says what the counterparties do about a stored card.
+func (c *cards) keep(token pci.Token, behaviour card) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept[token] = behaviour
 }
 
 func (c *cards) has(ref pci.CardRef) bool {
@@ -497,7 +515,7 @@ type issuer struct {
 }
 
 func (i *issuer) Method(_ context.Context, request pci.AuthenticationRequest, notificationURL string) (*pci.Method, error) {
-	behaviour, err := i.w.cards.get(request.Card)
+	behaviour, err := i.w.cards.of(request.Card, request.Token)
 	if err != nil || !behaviour.method {
 		return nil, err
 	}
@@ -510,7 +528,7 @@ func (i *issuer) Authenticate(ctx context.Context, request pci.AuthenticationReq
 	i.mu.Lock()
 	i.on = append(i.on, request)
 	i.mu.Unlock()
-	behaviour, err := i.w.cards.get(request.Card)
+	behaviour, err := i.w.cards.of(request.Card, request.Token)
 	if err != nil {
 		return pci.Authentication{}, err
 	}
@@ -559,12 +577,16 @@ type refundBooking struct {
 	reversed bool
 }
 
+// networkID is the scheme's identifier of every transaction.
+const networkID = "NET0001"
+
 // acquirer keeps books, and looks into the database whether what it is sent was announced.
 type acquirer struct {
 	w *world
 
 	mu        sync.Mutex
 	books     []*booking
+	sold      []pci.SaleRequest // that left
 	waiting   map[string]chan struct{} // sales whose answers are held, by payment
 	reversals []pci.ReversalRequest
 	captures  []pci.CaptureRequest
@@ -587,7 +609,7 @@ func (a *acquirer) Authorize(ctx context.Context, request pci.SaleRequest) (pci.
 }
 
 func (a *acquirer) sell(ctx context.Context, request pci.SaleRequest, as string) (pci.SaleResult, error) {
-	behaviour, err := a.w.cards.get(request.Card)
+	behaviour, err := a.w.cards.of(request.Card, request.Token)
 	if err != nil {
 		return pci.SaleResult{Outcome: pci.Unsent}, err
 	}
@@ -597,6 +619,9 @@ func (a *acquirer) sell(ctx context.Context, request pci.SaleRequest, as string)
 	}
 	if a1.Status != attemptAuthorizing || p.Status != string(api.StatusAuthorizing) || a1.Trace.STAN != request.Trace.STAN || request.Trace.STAN == "" {
 		a.w.t.Errorf("a sale with STAN %q left while the database says: payment %s, attempt %s, STAN %q", request.Trace.STAN, p.Status, a1.Status, a1.Trace.STAN)
+	}
+	if (request.Token != "") != (request.Initiator != "") || request.Initiator != a1.Initiator || request.Token != "" && request.Token != p.Token {
+		a.w.t.Errorf("a sale by %q with token %q left for an attempt by %q", request.Initiator, request.Token, a1.Initiator)
 	}
 	if as != mti(p) {
 		a.w.t.Errorf("a payment with captures %s was sent as %s", p.Capture, as)
@@ -609,6 +634,7 @@ func (a *acquirer) sell(ctx context.Context, request pci.SaleRequest, as string)
 		outcome = pci.Approved
 	}
 	a.mu.Lock()
+	a.sold = append(a.sold, request)
 	a.books = append(a.books, &booking{payment: request.Payment, trace: request.Trace, mti: as, amount: request.Amount.Minor, approved: outcome == pci.Approved || outcome == pci.Unknown && behaviour.booked})
 	held := make(chan struct{})
 	if behaviour.hold {
@@ -627,7 +653,7 @@ func (a *acquirer) sell(ctx context.Context, request pci.SaleRequest, as string)
 	}
 	switch outcome {
 	case pci.Approved:
-		return pci.SaleResult{Outcome: outcome, ResponseCode: "00", ApprovalCode: "123456"}, nil
+		return pci.SaleResult{Outcome: outcome, ResponseCode: "00", ApprovalCode: "123456", NetworkID: networkID}, nil
 	case pci.Unknown:
 		return pci.SaleResult{Outcome: outcome}, errors.New("no answer")
 	default:

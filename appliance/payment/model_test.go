@@ -39,6 +39,8 @@ func TestWhateverHappensAPaymentIsChargedAtMostOnceAndTheLogAgrees(t *testing.T)
 		t.Repeat(map[string]func(*rapid.T){
 			"create":      m.Create,
 			"pay":         m.Pay,
+			"stored":      m.Stored,
+			"pay stored":  m.PayStored,
 			"pay again":   m.Pay, // twice as likely
 			"tabs":        m.Tabs,
 			"challenge":   m.ChallengeDone,
@@ -105,6 +107,74 @@ func (m *model) Create(t *rapid.T) {
 		t.Fatalf("create: %v", err)
 	}
 	m.payments = append(m.payments, p.ID)
+}
+
+// Stored creates a payment with the stored card of an earlier one: the customer's, or the merchant's own.
+func (m *model) Stored(t *rapid.T) {
+	if len(m.payments) == 4 {
+		t.Skip("enough payments")
+	}
+	original := m.any(t)
+	p := m.payment(original)
+	if p.Attempts == 0 {
+		t.Skip("no card yet")
+	}
+	request := order()
+	request.Token, request.Initiator = m.attempt(original, p.Attempts).Token, pci.ByCustomer
+	if rapid.Bool().Draw(t, "by the merchant") {
+		request.Initiator, request.Original, request.ReturnURL = pci.ByMerchant, original, ""
+	}
+	m.cards.keep(request.Token, anyCard(t))
+	request.Capture = rapid.SampledFrom([]string{"automatic", captureManual}).Draw(t, "capture")
+	service, started := m.service, make(chan string, 1)
+	m.paying.Go(func() { // an answer that is held must not stop the next step
+		shown, err := service.Create(service.background, own, request, "")
+		if err != nil && api.ProblemOf(err).Code != api.ErrInvalid.Code && api.ProblemOf(err).Code != api.ErrUnavailable.Code && service.background.Err() == nil {
+			m.t.Errorf("create with a stored card: %v", err)
+		}
+		started <- shown.ID
+	})
+	id := ""
+	m.until("the payment is decided or held", func() bool {
+		select {
+		case id = <-started:
+			return true
+		default:
+		}
+		rows, err := m.store.Read(context.Background()).Payments(store.PaymentFilter{MerchantID: ownShop, Limit: 10})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		if newest := rows[0].ID; !slices.Contains(m.payments, newest) && m.acquirer.holds(newest) {
+			id = newest
+			return true
+		}
+		return false
+	})
+	if id != "" {
+		m.payments = append(m.payments, id)
+	}
+	m.rest()
+}
+
+// PayStored presses the button of a stored card, whether the page shows it or not.
+func (m *model) PayStored(t *rapid.T) {
+	id, form := m.any(t), m.anyForm(t)
+	service, secret := m.service, m.session(id)
+	done := make(chan struct{})
+	m.paying.Go(func() {
+		defer close(done)
+		_, _ = service.PayStored(service.background, secret, form, pci.Browser{IP: "198.51.100.7"})
+	})
+	m.until("it is paid, held or challenged", func() bool {
+		select {
+		case <-done:
+			return true
+		default:
+			return m.acquirer.holds(id)
+		}
+	})
+	m.rest()
 }
 
 func (m *model) any(t *rapid.T) string {

@@ -351,6 +351,7 @@ func (s *Service) checkoutURL(session string) string { return s.cfg.PublicURL + 
 func shown(p store.Payment, a *store.Attempt, modifications []store.Modification) api.Payment {
 	out := api.Payment{ID: p.ID, Status: api.Status(p.Status), Amount: p.Amount.Minor, Currency: p.Amount.Currency, Reference: p.Reference,
 		ReturnURL: p.ReturnURL, Capture: p.Capture, Initiator: p.Initiator, Original: p.Original, Captured: p.Captured, Refunded: p.Refunded, Attempts: p.Attempts, CreatedAt: p.CreatedAt, ExpiresAt: p.ExpiresAt, UpdatedAt: p.UpdatedAt}
+	out.Token = p.Token
 	if a != nil {
 		out.Card = &api.Card{Brand: a.Card.Brand, Truncated: a.Card.Truncated, Expiry: a.Card.Expiry.String()}
 		out.Token = a.Token
@@ -402,7 +403,7 @@ func entryOf(kind, actor, origin, outcome string, p store.Payment, a *store.Atte
 		data["brand"] = string(a.Card.Brand)
 		data["token"] = string(a.Token)
 		for name, value := range map[string]string{"trans_status": a.TransStatus, "eci": a.ECI, "stan": a.Trace.STAN, "rrn": a.Trace.RRN,
-			"response_code": a.ResponseCode, "approval_code": a.ApprovalCode, "reason": a.Reason, "reversal_stan": a.Reversal.STAN, "initiator": string(a.Initiator), "network_id": a.NetworkID} {
+			"response_code": a.ResponseCode, "approval_code": a.ApprovalCode, "reason": a.Reason, "reversal_stan": a.Reversal.STAN, "initiator": string(a.Initiator)} {
 			if value != "" {
 				data[name] = value
 			}

@@ -104,6 +104,9 @@ func (s *Service) choose(ctx context.Context, p *store.Payment, form string, bro
 			return err
 		}
 		card, err := s.storedCard(tx.Queries, m, current.Token)
+		if errors.Is(err, api.ErrInvalid) {
+			return errNotPayable // deactivated or expired since it was shown: another card is asked for
+		}
 		if err != nil {
 			return err
 		}

@@ -117,6 +117,7 @@ var errHangUp = errors.New("simulator: hang up")
 type reply struct {
 	code       string
 	approval   string        // DE 38
+	networkID  string        // the scheme's identifier of the transaction, in DE 48
 	settlement string        // DE 66 of a reconciliation
 	totals     pci.Totals    // of a reconciliation
 	times      int           // 0 sends nothing
@@ -232,6 +233,9 @@ func (h *AcquirerHost) sale(entry bookEntry) reply {
 	first := h.books.book(entry)
 	r := answered(first.code)
 	r.approval = first.approval
+	if first.State == BookedApproved {
+		r.networkID = "SIM" + first.RRN
+	}
 	switch first.behaviour {
 	case Silent, NoAnswer:
 		r.times = 0
@@ -319,6 +323,10 @@ func (h *AcquirerHost) answer(request *iso8583.Message, r reply) ([]byte, error)
 			}
 		case 39:
 			w.Text(de, code)
+		case 48:
+			if r.networkID != "" {
+				w.Text(de, fmt.Sprintf("63%02d%s", len(r.networkID), r.networkID))
+			}
 		case 66:
 			if settlement != "" {
 				w.Text(de, settlement)

@@ -17,13 +17,13 @@ type Payment struct {
 	Amount      pci.Amount
 	Reference   string
 	ReturnURL   string
-	Capture     string // automatic or manual
+	Capture     string        // automatic or manual
 	Token       pci.Token     // of the stored card that pays; empty where a card is entered
 	Initiator   pci.Initiator // of a stored card
 	Original    string        // the payment on which a merchant's own one stands
-	Captured    int64  // minor units that the acquirer has booked
-	Refunded    int64  // of them
-	Attempts    int    // cards tried so far
+	Captured    int64         // minor units that the acquirer has booked
+	Refunded    int64         // of them
+	Attempts    int           // cards tried so far
 	CreatedAt   time.Time
 	ExpiresAt   time.Time
 	UpdatedAt   time.Time

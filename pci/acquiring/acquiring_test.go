@@ -603,7 +603,7 @@ func TestEchoedCardIsWipedBeforeTheMessageIsUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a := answerOf(m); a.stan != "000001" || a.code != "00" {
+	if a := (layout{}).answerOf(m); a.stan != "000001" || a.code != "00" {
 		t.Errorf("%+v", a)
 	}
 	if bytes.Contains(message, []byte(testPAN)) || bytes.Contains(message, []byte(testCVV)) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/acquiring/iso8583"
@@ -33,6 +34,11 @@ type Additional struct {
 	Customer  string // its value for [pci.ByCustomer]; default "C"
 	Merchant  string // its value for [pci.ByMerchant]; default "M"
 
+	// NetworkID is the tag under which an answer has the scheme's identifier of the transaction (1 to 36 letters and digits), Earlier
+	// that under which a merchant's own payment names the one by which the customer agreed. Neither is used without a tag.
+	NetworkID string
+	Earlier   string
+
 	// Record is where the ledger record travels, in base64: a tag, under which it stands in as many subelements of up to 99
 	// characters as it takes; or "DE" and the number of another private field, which is then its own.
 	Record string
@@ -46,6 +52,7 @@ const (
 	cavv
 	cvv
 	initiator
+	earlier
 	record
 )
 
@@ -60,6 +67,7 @@ type layout struct {
 	field       int
 	placed      []placement // ascending by tag
 	recordField int         // 0 where the record has no field of its own
+	networkTag  string      // of answers; empty where they have none
 }
 
 // layout returns where elements are sent.
@@ -81,6 +89,7 @@ func (a Additional) layout(spec *iso8583.Spec) (layout, error) {
 		{cmp.Or(a.CAVV, "43"), cavv},
 		{cmp.Or(a.CVV, "92"), cvv},
 		{cmp.Or(a.Initiator, "-"), initiator},
+		{cmp.Or(a.Earlier, "-"), earlier},
 		{cmp.Or(tag, "-"), record},
 	} {
 		if p.tag == "-" {
@@ -91,6 +100,12 @@ func (a Additional) layout(spec *iso8583.Spec) (layout, error) {
 		}
 		out.placed = append(out.placed, p)
 	}
+	if tag := cmp.Or(a.NetworkID, "-"); tag != "-" {
+		if len(tag) != 2 || !isDigits(tag) {
+			return layout{}, errors.New("acquiring: a tag of additional data is two digits")
+		}
+		out.networkTag = tag
+	}
 	slices.SortFunc(out.placed, func(a, b placement) int { return cmp.Compare(a.tag, b.tag) })
 	for i := range out.placed[:max(len(out.placed)-1, 0)] {
 		if out.placed[i].tag == out.placed[i+1].tag {
@@ -98,6 +113,36 @@ func (a Additional) layout(spec *iso8583.Spec) (layout, error) {
 		}
 	}
 	return out, nil
+}
+
+// maxNetworkID is the longest identifier of a transaction that is kept, in characters.
+const maxNetworkID = 36
+
+// networkID reads the scheme's identifier of the transaction. What could be a card number is dropped: an identifier is looked
+// for where a host may as well echo what it was sent.
+func (l layout) networkID(m *iso8583.Message) string {
+	if l.networkTag == "" {
+		return ""
+	}
+	value := m.Subelement(l.field, l.networkTag)
+	// Looked at where it is: a copy of what is a card number after all could not be wiped.
+	if !isNetworkID(unsafe.String(unsafe.SliceData(value), len(value))) { //nolint:gosec // of the slice's own length, and not kept
+		return ""
+	}
+	return string(value)
+}
+
+// isNetworkID accepts 1 to 36 letters and digits that are no card number.
+func isNetworkID(id string) bool {
+	if len(id) > maxNetworkID {
+		return false
+	}
+	for _, c := range []byte(id) {
+		if (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
+			return false
+		}
+	}
+	return id != "" && !pci.LooksLikePAN(id)
 }
 
 // isPrivateText reports whether a field may carry whatever two parties agree on, and is wiped where it is read.
@@ -169,6 +214,8 @@ func (c *Connector) appendElements(dst []byte, r *request, card *pan.Card) ([]by
 			})
 		case initiator:
 			dst, err = appendElement(dst, p.tag, c.indicator(r.initiator))
+		case earlier:
+			dst, err = appendElement(dst, p.tag, r.earlier)
 		case record:
 			dst, err = appendRecord(dst, p.tag, r.record)
 		}

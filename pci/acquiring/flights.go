@@ -27,6 +27,7 @@ type answer struct {
 	code       string     // DE 39 as in the edition of 1987
 	action     string     // DE 39 of the edition of 1993
 	approval   string     // DE 38
+	networkID  string     // the scheme's identifier of the transaction
 	settlement string     // DE 66 of a reconciliation
 	totals     pci.Totals // of a reconciliation
 }
@@ -40,7 +41,8 @@ func (a answer) String() string {
 }
 
 // answerOf reads a message and wipes what it echoes of the card.
-func answerOf(m *iso8583.Message) answer {
+func (l layout) answerOf(m *iso8583.Message) answer {
+	networkID := l.networkID(m)
 	m.WipeCardData()
 	a := answer{
 		query: query{
@@ -49,8 +51,9 @@ func answerOf(m *iso8583.Message) answer {
 			amount:   m.Text(4),
 			currency: m.Text(49),
 		},
-		code:     m.Text(39),
-		approval: m.Text(38),
+		code:      m.Text(39),
+		approval:  m.Text(38),
+		networkID: networkID,
 	}
 	of1993 := a.mti[0] == '1'
 	if of1993 && a.code != "" {

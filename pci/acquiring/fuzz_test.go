@@ -3,6 +3,7 @@ package acquiring
 import (
 	"testing"
 
+	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/acquiring/iso8583"
 )
 
@@ -21,7 +22,7 @@ func FuzzAnswer(f *testing.F) {
 			} else {
 				w.Text(39, "00")
 			}
-			w.Text(48, "9203"+testCVV)
+			w.Text(48, "9203"+testCVV+"6312"+"MCC123456789")
 			w.Text(50, "978")
 			w.Text(76, "0000000001")
 			message, err := w.Finish()
@@ -38,7 +39,10 @@ func FuzzAnswer(f *testing.F) {
 			return
 		}
 		c.functionOf(m.Text(c.functionField()))
-		a := answerOf(m)
+		a := layout{field: 48, networkTag: "63"}.answerOf(m)
+		if len(a.networkID) > maxNetworkID || pci.LooksLikePAN(a.networkID) {
+			t.Fatalf("network id %q", a.networkID)
+		}
 		if len(a.mti) != 4 || len(a.code) > 2 {
 			t.Fatalf("type %q, code %q", a.mti, a.code)
 		}

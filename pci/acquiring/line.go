@@ -128,7 +128,7 @@ func (c *Connector) receive(l *line, m *iso8583.Message, message []byte) {
 		c.serve(context.Background(), l, m)
 		return
 	}
-	a := answerOf(m)
+	a := c.additional.answerOf(m)
 	if a.code == "" {
 		c.garbled.Add(1)
 		return

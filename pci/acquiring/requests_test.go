@@ -238,7 +238,13 @@ func TestRequestsThatCannotBeMadeAreNotSent(t *testing.T) {
 		"token, no initiator":    func(r *pci.SaleRequest) { r.Card, r.Token = pci.CardRef{}, testToken },
 		"unknown initiator":      func(r *pci.SaleRequest) { r.Card, r.Token, r.Initiator = pci.CardRef{}, testToken, "issuer" },
 		"card with an initiator": func(r *pci.SaleRequest) { r.Initiator = pci.ByMerchant },
-		"record":                 func(r *pci.SaleRequest) { r.Record = make([]byte, MaxRecord+1) },
+		"an earlier transaction, by the customer": func(r *pci.SaleRequest) {
+			r.Card, r.Token, r.Initiator, r.NetworkID = pci.CardRef{}, testToken, pci.ByCustomer, "ABC"
+		},
+		"an earlier transaction that is a card": func(r *pci.SaleRequest) {
+			r.Card, r.Token, r.Initiator, r.NetworkID = pci.CardRef{}, testToken, pci.ByMerchant, testPAN
+		},
+		"record": func(r *pci.SaleRequest) { r.Record = make([]byte, MaxRecord+1) },
 	} {
 		r := saleRequest(1)
 		spoil(&r)
@@ -293,6 +299,42 @@ func TestStoredCredentialIsChargedByItsToken(t *testing.T) {
 	_, _ = c.Sale(t.Context(), r)
 	if got := h.received("0200"); len(got) != 2 || got[0][22] != "812" || got[1][22] != "102" || strings.Contains(got[1][48], testCVV) {
 		t.Errorf("%v", got)
+	}
+}
+
+func TestASeriesNamesTheTransactionOfTheCustomer(t *testing.T) {
+	for told, want := range map[string]string{
+		"6312MCC123456789":               "MCC123456789",
+		"4205abcde6306" + "ABC123":       "ABC123",
+		"":                               "",
+		"6300":                           "",
+		"6316" + testPAN:                 "", // an echo of the card
+		"6319" + "x" + testPAN + "yz":    "",
+		"6304A-12":                       "",
+		"6337" + strings.Repeat("A", 37): "",
+		"63" + "99ABC":                   "", // shorter than it says
+		"4299" + "6306ABC123":            "",
+		"6315" + "123456789012345":       "123456789012345",
+	} {
+		h := newHost(t, agreeable(func(p *peer, request *iso8583.Message) { p.send(p.answer(request, "00", change{48, told})) }))
+		c := online(t, h, func(cfg *Config) { cfg.Additional.NetworkID, cfg.Additional.Earlier = "63", "64" })
+		got, err := c.Sale(t.Context(), saleRequest(1))
+		if err != nil || got.Outcome != pci.Approved || got.NetworkID != want {
+			t.Errorf("%q: %+v, %v", told, got, err)
+		}
+		r := saleRequest(2)
+		r.Card, r.Domain, r.Token, r.Initiator, r.NetworkID, r.Authentication = pci.CardRef{}, "payments", testToken, pci.ByMerchant, want, pci.Authentication{}
+		if _, err := c.Sale(t.Context(), r); err != nil {
+			t.Errorf("%q: %v", told, err)
+		}
+		named := ""
+		if want != "" {
+			named = fmt.Sprintf("64%02d%s", len(want), want)
+		}
+		if sent := h.received("0200"); sent[1][48] != named || strings.HasPrefix(sent[0][48], "64") {
+			t.Errorf("%q: sent %q, then %q", told, sent[0][48], sent[1][48])
+		}
+		c.stop()
 	}
 }
 

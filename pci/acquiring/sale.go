@@ -41,6 +41,10 @@ func (c *Connector) sell(ctx context.Context, k kind, r pci.SaleRequest) (pci.Sa
 
 // cardOf finds the card to charge: a stored credential or one in custody.
 func (c *Connector) cardOf(q *request, r pci.SaleRequest) (lender, error) {
+	if r.NetworkID != "" && (r.Initiator != pci.ByMerchant || !isNetworkID(r.NetworkID)) {
+		return nil, errors.New("acquiring: an earlier transaction is named by 1 to 36 letters and digits, by merchants only")
+	}
+	q.earlier = r.NetworkID
 	if r.Token == "" {
 		if r.Initiator != "" {
 			return nil, errors.New("acquiring: an initiator is of stored credentials, and this card was entered")
@@ -59,7 +63,7 @@ func (c *Connector) cardOf(q *request, r pci.SaleRequest) (lender, error) {
 // resultOf reads a response code (ISO 8583:1987, annex A, DE 39). Approvals under a condition that is not met here
 // and answers that do not say what became of the request leave it open, so that it is reversed.
 func resultOf(k kind, a answer) (pci.SaleResult, error) {
-	result := pci.SaleResult{Outcome: pci.Refused, ResponseCode: a.code, ActionCode: a.action, ApprovalCode: a.approval, RRN: a.rrn}
+	result := pci.SaleResult{Outcome: pci.Refused, ResponseCode: a.code, ActionCode: a.action, ApprovalCode: a.approval, RRN: a.rrn, NetworkID: a.networkID}
 	switch a.code {
 	case "00":
 		result.Outcome = pci.Approved

@@ -158,14 +158,14 @@ func readForm(r *http.Request, buf []byte) ([]byte, error) {
 // form is a parsed body: slices of the same locked memory.
 type form struct {
 	number, expiry, cvv, name, id []byte
-	browser                       browserFields
+	browser                       pci.BrowserFields
 	sealedText
 }
 
 func (f form) isSealed() bool { return f.key != nil || f.enc != nil || f.ct != nil }
 
 func (f form) isOpen() bool {
-	return f.number != nil || f.expiry != nil || f.cvv != nil || f.name != nil || f.id != nil || f.browser.any()
+	return f.number != nil || f.expiry != nil || f.cvv != nil || f.name != nil || f.id != nil || f.browser.Any()
 }
 
 func parse(body []byte) (form, error) {
@@ -212,7 +212,7 @@ func (f *form) field(name []byte) *[]byte {
 	case fieldCT:
 		return &f.ct
 	default:
-		return f.browser.field(string(name))
+		return f.browser.Field(string(name))
 	}
 }
 
@@ -261,7 +261,7 @@ func unhex(c byte) byte {
 
 // card checks every field, so that the shopper sees all that is wrong at once.
 func (f *Forms) card(in form) (*pan.Card, pci.Entered, error) {
-	entered := pci.Entered{Browser: in.browser.read()}
+	entered := pci.Entered{Browser: in.browser.Read()}
 	var wrong pci.CardErrors
 	refuse := func(err error) bool {
 		if e, ok := errors.AsType[*pci.CardError](err); ok {

@@ -1,9 +1,11 @@
 // The card form: helps while it is filled in, and sends it sealed.
 
+import { ofBrowser } from "./browser.js";
 import { checkCode, checkExpiry, checkName, checkNumber, digitsOf } from "./check.js";
-import { countDown } from "./countdown.js";
+import { count } from "./countdown.js";
 import { watchCode, watchExpiry, watchNumber } from "./fields.js";
 import { announce, showMistake } from "./mistakes.js";
+import { showProgress } from "./progress.js";
 import { canSeal, seal } from "./seal.js";
 
 /** @param {string} id @returns {any} */
@@ -56,7 +58,7 @@ function help(form, texts) {
       if (element(id).hasAttribute("aria-invalid") && !check()) showMistake(element(id), "");
     });
   }
-  if (form.dataset.left !== undefined) count(form, Number(form.dataset.left), texts);
+  count(form, texts, () => end(form, "over"));
 }
 
 /** @param {HTMLFormElement} form @returns {Record<string, () => string>} */
@@ -99,24 +101,6 @@ function showBrand(form, brand, texts) {
   form.dataset.code = brand === "amex" ? "front" : "back";
 }
 
-/** @param {HTMLFormElement} form @param {number} seconds @param {Record<string, string>} texts */
-function count(form, seconds, texts) {
-  element("left").hidden = false;
-  countDown(seconds, {
-    show: (time) => { element("clock").textContent = time; },
-    warn: (minutes) => announce(texts[`left.${minutes}`]),
-    over: () => end(form, "over"),
-  });
-}
-
-/** @param {HTMLButtonElement | null} button @param {string} label */
-function showProgress(button, label) {
-  button?.setAttribute("aria-disabled", "true"); // not disabled: that would lose the focus
-  button?.classList.add("busy");
-  if (button) button.textContent = label;
-  announce(label);
-}
-
 /**
  * @param {HTMLFormElement} form
  * @param {HTMLInputElement[]} inputs
@@ -140,7 +124,7 @@ async function sendSealed(form, inputs) {
 }
 
 /**
- * The form as a browser without this script would send it, and what 3-D Secure asks of browsers (EMV 3DS, table A.1).
+ * The form as a browser without this script would send it, and what 3-D Secure asks of browsers.
  * @param {HTMLFormElement} form
  */
 function formBody(form) {
@@ -150,11 +134,7 @@ function formBody(form) {
     cvv: digitsOf(element("cvv").value),
     name: element("name").value.trim(),
     form: form.dataset.form ?? "",
-    browser_width: String(screen.width),
-    browser_height: String(screen.height),
-    browser_depth: String(screen.colorDepth),
-    browser_tz: String(new Date().getTimezoneOffset()),
-    browser_language: navigator.language,
+    ...ofBrowser(),
   });
   return new TextEncoder().encode(body.toString());
 }

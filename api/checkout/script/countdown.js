@@ -1,5 +1,25 @@
 // The time that the page is good for.
 
+import { announce } from "./mistakes.js";
+
+/**
+ * Shows the time that a form is good for, where it says so.
+ * @param {HTMLFormElement} form
+ * @param {Record<string, string>} texts
+ * @param {() => void} over
+ */
+export function count(form, texts, over) {
+  const left = document.getElementById("left");
+  const shown = document.getElementById("clock");
+  if (form.dataset.left === undefined || !left || !shown) return;
+  left.hidden = false;
+  countDown(Number(form.dataset.left), {
+    show: (time) => { shown.textContent = time; },
+    warn: (minutes) => announce(texts[`left.${minutes}`]),
+    over,
+  });
+}
+
 /**
  * Counts down by the clock that nobody sets. Screen readers are told at five minutes and at one.
  * @param {number} seconds

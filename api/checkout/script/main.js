@@ -2,9 +2,13 @@
 
 import { begin } from "./card.js";
 import { challenge, method, returned } from "./frames.js";
+import { pay } from "./stored.js";
 
 const card = document.querySelector("form#card");
 if (card instanceof HTMLFormElement) begin(card);
+
+const stored = document.querySelector("form#stored");
+if (stored instanceof HTMLFormElement) pay(stored);
 
 const issuer = document.querySelector("form#challenge");
 if (issuer instanceof HTMLFormElement) challenge(issuer);

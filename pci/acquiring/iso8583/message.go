@@ -209,6 +209,26 @@ func (m *Message) Uint(de int) (uint64, error) {
 	return value, nil
 }
 
+// Subelement returns the value of a subelement of a field of characters that is made of them: a tag and a length of two digits
+// each, and the value. It is a part of the bytes that were parsed: the caller copies of it what it has found to be no card
+// data. It is nil where there is none, or where the field before it is not so made.
+func (m *Message) Subelement(de int, tag string) []byte {
+	if !m.Has(de) || m.spec.Fields[de].Kind == B || m.spec.encoding(m.spec.Fields[de].Kind) != ASCII {
+		return nil
+	}
+	for rest := m.content(de); len(rest) >= 4; {
+		n, ok := number(rest[2:4], ASCII)
+		if !ok || len(rest) < 4+n {
+			return nil
+		}
+		if string(rest[:2]) == tag {
+			return rest[4 : 4+n]
+		}
+		rest = rest[4+n:]
+	}
+	return nil
+}
+
 // Wipe overwrites the given fields in the bytes that were parsed, and forgets them.
 func (m *Message) Wipe(fields ...int) {
 	for _, de := range fields {
