@@ -70,6 +70,25 @@ func (s *Shopper) Buy(ctx context.Context, shop string) (string, error) {
 // challenged says that the issuer asked.
 func (s *Shopper) Pay(ctx context.Context, link string, card Typed) (last Page, challenged bool, err error) {
 	p, err := s.Enter(ctx, link, card)
+	return s.goOn(ctx, p, err)
+}
+
+// PayStored does the same with the stored card that the checkout page offers.
+func (s *Shopper) PayStored(ctx context.Context, link string) (last Page, challenged bool, err error) {
+	p, err := s.Open(ctx, link)
+	if err != nil {
+		return p, false, err
+	}
+	button, ok := p.form("form")
+	if !ok || p.has("number") {
+		return p, false, fmt.Errorf("the checkout page offers no stored card (HTTP %d)", p.Status)
+	}
+	p, err = s.submit(ctx, button, nil)
+	return s.goOn(ctx, p, err)
+}
+
+// goOn follows what comes after the checkout page.
+func (s *Shopper) goOn(ctx context.Context, p Page, err error) (last Page, challenged bool, _ error) {
 	for range patience {
 		if err != nil {
 			return p, challenged, err
