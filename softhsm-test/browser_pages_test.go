@@ -41,6 +41,8 @@ func states(acs string) []state {
 		change(&p)
 		return p
 	}
+	stored := checkout.Page{Kind: checkout.Stored, Now: form.Now, ExpiresAt: form.ExpiresAt,
+		Stored: pci.Card{Brand: pci.Visa, Truncated: "411111******1111", Expiry: pci.Expiry{Year: 2031, Month: 9}}}
 	all := []state{
 		{"payable", form},
 		{"errors", with(func(p *checkout.Page) {
@@ -53,6 +55,8 @@ func states(acs string) []state {
 		{"sealed-only", with(func(p *checkout.Page) { p.Open = false })},
 		{"over", with(func(p *checkout.Page) { p.ExpiresAt = p.Now })},
 		{"cannot-seal", with(func(p *checkout.Page) { p.Sealing = &checkout.Sealing{Key: "intake-1", PublicKey: "AAAA"} })},
+		{"stored", stored},
+		{"stored-again", func() checkout.Page { p := stored; p.Decline = "try_again"; p.Stored.Brand = pci.Other; return p }()},
 		{"challenge", checkout.Page{Kind: checkout.Challenge, ACSURL: acs + "/acs", ACSSite: acs, CReq: "e30"}},
 		{"method", checkout.Page{Kind: checkout.Method, MethodURL: acs + "/acs", MethodSite: acs, MethodData: "e30", Next: "/next"}},
 		{"returned", checkout.Page{Kind: checkout.Returned}},

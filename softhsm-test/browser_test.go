@@ -4,6 +4,7 @@ package softhsmtest_test
 
 import (
 	"context"
+	"fmt"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -269,6 +270,18 @@ func TestBrowser(t *testing.T) {
 			p.agree()
 			p.pays(typed("5555555555554444"))
 			p.thanked(id)
+		},
+		"a stored card is paid with one button, or with another card": func(p *person) {
+			first := p.payment(p.paidWith("automatic", "4539123456789017"))
+			byCustomer := fmt.Sprintf(`"return_url":%q`, p.shopURL()+"/return")
+			again := p.again(first.Token, byCustomer)
+			p.does("open the page and press the button", chromedp.Navigate(again.CheckoutURL), chromedp.Click(chromedp.CSS("form#stored button")))
+			p.confirms(simulator.ChallengePassword)
+			p.thanked(again.ID)
+			again = p.again(first.Token, byCustomer)
+			p.does("open the page and take another card", chromedp.Navigate(again.CheckoutURL), chromedp.Click(chromedp.CSS(`a[href*="card=another"]`)))
+			p.pays(typed("5555555555554444"))
+			p.thanked(again.ID)
 		},
 		"a declined card, then another": func(p *person) {
 			id := p.buys()
