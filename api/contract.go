@@ -285,6 +285,7 @@ const (
 	ReasonCardRefused       Reason = "card_refused" // everything that the shopper can do nothing about
 	ReasonNotAuthenticated  Reason = "not_authenticated"
 	ReasonChallengeTimedOut Reason = "challenge_timed_out"
+	ReasonNoConnector       Reason = "no_connector"    // no connector serves this card and payment; nothing was sent
 	ReasonTryAgain          Reason = "try_again"       // the appliance lost the card or could not reach anybody; nothing was charged
 	ReasonUnknownOutcome    Reason = "unknown_outcome" // the acquirer did not answer; reversed, or about to be
 )

@@ -170,7 +170,7 @@ func (a *appliance) connectDirectoryServer() error {
 	}
 	a.threeDS, err = threeds.New(threeds.Config{
 		DirectoryServer: a.cfg.ThreeDS.DirectoryServer,
-		Client:          &http.Client{Transport: &threeds.Transport{TLS: client}},
+		Client:          &http.Client{Transport: &wire.Transport{TLS: client, MaxBody: threeds.MaxBody}},
 		ResultsURL:      a.cfg.ThreeDS.ResultsURL,
 		ServerRefNumber: a.cfg.ThreeDS.ServerRefNumber,
 		OperatorID:      a.cfg.ThreeDS.OperatorID,

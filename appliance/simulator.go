@@ -58,17 +58,21 @@ func simulatorConfig(cfg config.Config) (simulator.Config, error) {
 	if err := json.Unmarshal(text, &shop); err != nil {
 		return simulator.Config{}, fmt.Errorf("%s: %w", shopFile(cfg), err)
 	}
-	spec, err := iso8583.SpecNamed(cfg.Acquirer.Spec)
+	line := cfg.SimulatedAcquirer()
+	if line == nil {
+		return simulator.Config{}, errors.New("connectors: there is none of type iso8583 whose acquirer could be simulated")
+	}
+	spec, err := iso8583.SpecNamed(line.Spec)
 	if err != nil {
 		return simulator.Config{}, err
 	}
-	header, err := iso8583.HeaderNamed(cfg.Acquirer.Header)
+	header, err := iso8583.HeaderNamed(line.Header)
 	if err != nil {
 		return simulator.Config{}, err
 	}
 	return simulator.Config{
 		AcquirerAddr:        cfg.Simulator.Acquirer,
-		Acquirer:            simulator.AcquirerOptions{Spec: spec, Header: header, LateAfter: cfg.Acquirer.AnswerTimeout + 3*time.Second},
+		Acquirer:            simulator.AcquirerOptions{Spec: spec, Header: header, LateAfter: line.AnswerTimeout + 3*time.Second},
 		WebAddr:             cfg.Simulator.Web,
 		StateDir:            simulatorDir(cfg),
 		ApplianceCA:         cfg.TLS.Certificate,

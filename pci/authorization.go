@@ -56,6 +56,7 @@ type SaleResult struct {
 	ApprovalCode string // DE 38, six characters
 	RRN          string // as the acquirer answered it
 	NetworkID    string // the scheme's identifier of the transaction, where the acquirer tells it; later ones of a series name it
+	Reference    string // the processor's own name of the sale, letters, digits and underscores, at most 100; empty where it has none
 }
 
 // CaptureRequest clears an amount that was authorized before, or a part of it. The PAN comes from the token.
@@ -68,6 +69,7 @@ type CaptureRequest struct {
 	Merchant     Merchant
 	Original     Trace  // of the authorization
 	ApprovalCode string // of the authorization
+	Reference    string // [SaleResult.Reference] of the authorization
 	Trace        Trace  // of this capture; the same for its repeats. Its RRN is not used
 	Repeat       bool   // true from the second try on (0221)
 }
@@ -82,7 +84,11 @@ type RefundRequest struct {
 	Original     Trace  // of the sale or authorization
 	OriginalMTI  string // "0100" or "0200"; empty means "0200"
 	ApprovalCode string // of the original
-	Trace        Trace  // of this refund
+	Reference    string // [SaleResult.Reference] of the original
+	Trace        Trace  // of this refund; the same for its repeats
+	// Repeat is true from the second try on, of a connector with [Capabilities.RepeatRefund]. The outcome is then that of all
+	// tries: [Unsent] means that none of them was done, nor will be.
+	Repeat bool
 }
 
 // ReversalRequest takes back a request whose outcome is not known, or an authorization that is not wanted any
@@ -97,6 +103,7 @@ type ReversalRequest struct {
 	OriginalMTI  string // "0100" or "0200"; empty means "0200"
 	Refund       bool   // the original is a refund
 	ApprovalCode string // of the original, where its approval is known
+	Reference    string // [SaleResult.Reference] of the original, where it is known
 	Trace        Trace  // of this reversal; the same for its repeats. Its RRN is not used
 	Repeat       bool   // true from the second try on (0401)
 }

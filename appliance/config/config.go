@@ -28,25 +28,25 @@ const FileName = "finpay.yaml"
 
 // Config is the whole configuration. Paths are absolute after [Load].
 type Config struct {
-	Node             string    `yaml:"node"`
-	Listen           string    `yaml:"listen"`
-	PublicURL        string    `yaml:"public_url"`
-	Monitor          string    `yaml:"monitor"`
-	TLS              TLS       `yaml:"tls"`
-	HSM              HSM       `yaml:"hsm"`
-	AllowSoftwareHSM bool      `yaml:"allow_software_hsm"`
-	Ledger           Ledger    `yaml:"ledger"`
-	Custody          Custody   `yaml:"custody"`
-	Intake           Intake    `yaml:"intake"`
-	Checkout         Checkout  `yaml:"checkout"`
-	Limits           Limits    `yaml:"limits"`
-	Tokens           Tokens    `yaml:"tokens"`
-	ThreeDS          ThreeDS   `yaml:"three_d_secure"`
-	Acquirer         Acquirer  `yaml:"acquirer"`
-	Webhooks         Webhooks  `yaml:"webhooks"`
-	Audit            Audit     `yaml:"audit"`
-	Log              Log       `yaml:"log"`
-	Simulator        Simulator `yaml:"simulator"`
+	Node             string      `yaml:"node"`
+	Listen           string      `yaml:"listen"`
+	PublicURL        string      `yaml:"public_url"`
+	Monitor          string      `yaml:"monitor"`
+	TLS              TLS         `yaml:"tls"`
+	HSM              HSM         `yaml:"hsm"`
+	AllowSoftwareHSM bool        `yaml:"allow_software_hsm"`
+	Ledger           Ledger      `yaml:"ledger"`
+	Custody          Custody     `yaml:"custody"`
+	Intake           Intake      `yaml:"intake"`
+	Checkout         Checkout    `yaml:"checkout"`
+	Limits           Limits      `yaml:"limits"`
+	Tokens           Tokens      `yaml:"tokens"`
+	ThreeDS          ThreeDS     `yaml:"three_d_secure"`
+	Connectors       []Connector `yaml:"connectors"`
+	Webhooks         Webhooks    `yaml:"webhooks"`
+	Audit            Audit       `yaml:"audit"`
+	Log              Log         `yaml:"log"`
+	Simulator        Simulator   `yaml:"simulator"`
 
 	state  string
 	digest string
@@ -162,38 +162,6 @@ type ThreeDS struct {
 	Challenge       time.Duration `yaml:"challenge"`
 }
 
-// Acquirer is the ISO 8583 line.
-type Acquirer struct {
-	Address       string        `yaml:"address"`
-	TLS           bool          `yaml:"tls"`
-	CA            string        `yaml:"ca"`
-	Spec          string        `yaml:"spec"`
-	Header        string        `yaml:"header"`
-	AcquirerID    string        `yaml:"acquirer_id"`
-	SignOn        bool          `yaml:"sign_on"`
-	MatchTerminal bool          `yaml:"match_terminal"`
-	AnswerTimeout time.Duration `yaml:"answer_timeout"`
-	EchoInterval  time.Duration `yaml:"echo_interval"`
-	// EntryMode and StoredEntryMode are DE 22 of a card that was entered and of a stored one; empty for the spec's usual ones.
-	EntryMode       string     `yaml:"entry_mode"`
-	StoredEntryMode string     `yaml:"stored_entry_mode"`
-	Additional      Additional `yaml:"additional"`
-}
-
-// Additional says where a sale carries what has no data element of its own.
-type Additional struct {
-	Field     int    `yaml:"field"`
-	ECI       string `yaml:"eci"`
-	CAVV      string `yaml:"cavv"`
-	CVV       string `yaml:"cvv"`
-	Initiator string `yaml:"initiator"`
-	Customer  string `yaml:"customer"`
-	Merchant  string `yaml:"merchant"`
-	NetworkID string `yaml:"network_id"`
-	Earlier   string `yaml:"earlier"`
-	Record    string `yaml:"record"`
-}
-
 // Webhooks bounds the delivery of notifications.
 type Webhooks struct {
 	AllowPrivate bool          `yaml:"allow_private"`
@@ -272,10 +240,13 @@ func Parse(text []byte, state string) (Config, error) {
 
 func (c *Config) resolve(state string) {
 	c.state = state
-	for _, path := range []*string{&c.TLS.Certificate, &c.TLS.KeyFile, &c.TLS.ClientCert, &c.HSM.PINFile, &c.Ledger.Witnesses, &c.ThreeDS.CA, &c.Acquirer.CA, &c.Webhooks.CA} {
+	for _, path := range []*string{&c.TLS.Certificate, &c.TLS.KeyFile, &c.TLS.ClientCert, &c.HSM.PINFile, &c.Ledger.Witnesses, &c.ThreeDS.CA, &c.Webhooks.CA} {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(state, *path)
 		}
+	}
+	for i := range c.Connectors {
+		c.Connectors[i].resolve(state)
 	}
 	for name, value := range c.HSM.Environment {
 		c.HSM.Environment[name] = strings.ReplaceAll(value, "${STATE}", state)
@@ -353,8 +324,7 @@ func (c *Config) validate() error {
 	oneOf("three_d_secure.unavailable", c.ThreeDS.Unavailable, "proceed", "refuse")
 	want(c.ThreeDS.Timeout > 0, "three_d_secure.timeout", "more than 0 is wanted")
 	want(c.ThreeDS.Challenge > 0 && c.ThreeDS.Challenge <= c.Custody.Deadline, "three_d_secure.challenge", "more than 0 and at most custody.deadline is wanted: the card is held that long")
-	address("acquirer.address", c.Acquirer.Address)
-	want(c.Acquirer.AnswerTimeout > 0, "acquirer.answer_timeout", "more than 0 is wanted")
+	wrong = append(wrong, validateConnectors(c.Connectors)...)
 	want(c.Webhooks.Timeout > 0, "webhooks.timeout", "more than 0 is wanted")
 	if c.Audit.Listen != "" {
 		address("audit.listen", c.Audit.Listen)

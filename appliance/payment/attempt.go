@@ -9,6 +9,7 @@ import (
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/ledger"
+	"github.com/finterra/finpay/appliance/routing"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/pci"
 )
@@ -59,6 +60,10 @@ func (s *Service) run(ctx context.Context, p store.Payment, a store.Attempt, car
 	m, customer, err := s.parties(ctx, p)
 	if err != nil {
 		s.abandon(ctx, p, a, api.ReasonTryAgain, err)
+		return
+	}
+	if err := s.cfg.Connectors.Serves(need(p, &a, m, pci.Authentication{})); err != nil { // before anybody is asked
+		s.abandon(ctx, p, a, api.ReasonNoConnector, err)
 		return
 	}
 	request := pci.AuthenticationRequest{Payment: p.ID, Amount: p.Amount, Merchant: m.Profile, Browser: browser, NotificationURL: page + "/3ds",
@@ -152,38 +157,35 @@ func (s *Service) challenge(ctx context.Context, p store.Payment, a *store.Attem
 
 // sell announces the sale, or the authorization, in a signed entry, sends it, and enters its outcome.
 func (s *Service) sell(ctx context.Context, p store.Payment, a store.Attempt, card pci.CardRef, m store.Merchant, result pci.Authentication) {
-	networkID, err := s.networkID(ctx, p)
-	if err != nil {
-		s.abandon(ctx, p, a, api.ReasonTryAgain, err)
-		return
-	}
-	a.Status = attemptAuthorizing
-	if err := s.step(ctx, &p, &a, "payment.authorizing", ledger.Success, func(tx *ledger.Tx) (err error) {
-		a.Trace, err = s.trace(tx, m)
-		return err
-	}); err != nil {
-		a.Trace = pci.Trace{} // rolled back with the rest: the next sale gets these numbers
-		s.abandon(ctx, p, a, api.ReasonTryAgain, err)
-		return
-	}
-	ask, approved, event := s.cfg.Acquirer.Sale, attemptCaptured, "payment.captured"
+	approved, event := attemptCaptured, "payment.captured"
 	if p.Capture == captureManual {
-		ask, approved, event = s.cfg.Acquirer.Authorize, attemptAuthorized, "payment.authorized"
+		approved, event = attemptAuthorized, "payment.authorized"
 	}
-	request := pci.SaleRequest{Payment: p.ID, Amount: p.Amount, Merchant: m.Profile, Authentication: result, Trace: a.Trace}
+	request := pci.SaleRequest{Payment: p.ID, Amount: p.Amount, Merchant: m.Profile, Authentication: result}
 	if a.Initiator == "" {
 		request.Card = card
 	} else {
+		networkID, err := s.networkID(ctx, p)
+		if err != nil {
+			s.abandon(ctx, p, a, api.ReasonTryAgain, err)
+			return
+		}
 		request.Domain, request.Token, request.Initiator, request.NetworkID = a.Domain, a.Token, a.Initiator, networkID
 	}
-	failpoint.Here("before sale")
-	answer, err := ask(ctx, request)
-	failpoint.Here("after sale")
+	answer, err := s.send(ctx, &p, &a, m, request)
+	if a.Status != attemptAuthorizing { // it could not be announced
+		reason := api.ReasonTryAgain
+		if _, ok := errors.AsType[*routing.NotServedError](err); ok {
+			reason = api.ReasonNoConnector
+		}
+		s.abandon(ctx, p, a, reason, err)
+		return
+	}
 	if err != nil {
 		s.cfg.Log.WarnContext(ctx, "a sale was not answered", "payment", p.ID, "outcome", string(answer.Outcome), "error", err)
 	}
 	s.destroy(card) // the CVV has served, whatever the answer (PCI DSS 3.3.1)
-	a.ResponseCode, a.ApprovalCode, a.NetworkID = answer.ResponseCode, answer.ApprovalCode, answer.NetworkID
+	a.ResponseCode, a.ApprovalCode, a.Reference, a.NetworkID = answer.ResponseCode, answer.ApprovalCode, answer.Reference, answer.NetworkID
 	switch answer.Outcome {
 	case pci.Approved:
 		a.Status = approved

@@ -27,6 +27,7 @@ import (
 	"github.com/finterra/finpay/appliance/audit"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/merchant"
+	"github.com/finterra/finpay/appliance/routing"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/acquiring"
@@ -56,7 +57,9 @@ type world struct {
 	cards    *cards
 	issuer   *issuer
 	acquirer *acquirer
-	cfg      Config // what a test changes of it holds from the next start on
+	// connectors are used instead of acquirer alone, from the next start on.
+	connectors []routing.Route
+	cfg        Config // what a test changes of it holds from the next start on
 
 	store     *store.Store
 	ledger    *ledger.Ledger
@@ -73,7 +76,7 @@ func newWorld(t rapid.TB, change func(*Config)) *world {
 	}
 	w := &world{t: t, dir: dir, key: newSigner(t), clock: &clock{now: time.Date(2026, 11, 23, 9, 0, 0, 0, time.FixedZone("MYT", 8*3600))},
 		cards: &cards{held: make(map[pci.CardRef]card), kept: make(map[pci.Token]card), seen: make(map[pci.CardRef]bool)}}
-	w.issuer, w.acquirer = &issuer{w: w}, &acquirer{w: w}
+	w.issuer, w.acquirer = &issuer{w: w}, &acquirer{w: w, can: able}
 	w.cfg = Config{PublicURL: publicURL, Session: session, Attempts: maxTries, Challenge: time.Hour}
 	if change != nil {
 		change(&w.cfg)
@@ -113,7 +116,10 @@ func (w *world) open() {
 	w.merchants = merchant.New(merchant.Config{Store: w.store, Ledger: w.ledger, APIKey: mac("apikey"), Return: mac("return"), KEK: kek, Now: w.clock.Now})
 	cfg := w.cfg
 	cfg.Store, cfg.Ledger, cfg.Merchants, cfg.Origins = w.store, w.ledger, w.merchants, mac("origin")
-	cfg.Tokens, cfg.ThreeDS, cfg.Acquirer, cfg.Cards = w.cards, w.issuer, w.acquirer, w.cards
+	cfg.Tokens, cfg.ThreeDS, cfg.Cards = w.cards, w.issuer, w.cards
+	if cfg.Connectors, err = routing.New(w.routes()...); err != nil {
+		w.t.Fatal(err)
+	}
 	cfg.Now = w.clock.Now
 	if cfg.Patience == 0 {
 		cfg.Patience = patience
@@ -186,6 +192,14 @@ func (w *world) until(what string, holds func() bool) {
 			w.t.Fatalf("never: %s", what)
 		}
 	}
+}
+
+// routes are the connectors that are configured: one, unless a test wants others.
+func (w *world) routes() []routing.Route {
+	if w.connectors != nil {
+		return w.connectors
+	}
+	return []routing.Route{{Name: "acquirer", Type: "iso8583", Connector: w.acquirer}}
 }
 
 var own = api.Caller{KeyID: "k", MerchantID: ownShop, Origin: "192.0.2.1"}
@@ -580,13 +594,16 @@ type refundBooking struct {
 // networkID is the scheme's identifier of every transaction.
 const networkID = "NET0001"
 
+// able is a connector that does what ISO 8583 does.
+var able = pci.Capabilities{External3DS: true, ManualCapture: true, PartialCapture: true, Void: true, Refund: true, PartialRefund: true}
+
 // acquirer keeps books, and looks into the database whether what it is sent was announced.
 type acquirer struct {
 	w *world
 
 	mu        sync.Mutex
 	books     []*booking
-	sold      []pci.SaleRequest // that left
+	sold      []pci.SaleRequest        // that left
 	waiting   map[string]chan struct{} // sales whose answers are held, by payment
 	reversals []pci.ReversalRequest
 	captures  []pci.CaptureRequest
@@ -598,6 +615,20 @@ type acquirer struct {
 	ack       bool              // of reversals
 	lost      bool              // the reversal is done, its answer is lost
 	reject    error             // of reversals: nothing was sent
+	can       pci.Capabilities
+	sick      bool
+}
+
+func (a *acquirer) Capabilities() pci.Capabilities {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.can
+}
+
+func (a *acquirer) Healthy() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.sick
 }
 
 func (a *acquirer) Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error) {

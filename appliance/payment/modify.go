@@ -124,6 +124,9 @@ func (s *Service) announce(ctx context.Context, caller api.Caller, c change, fir
 		if m.Amount, err = c.check(tx, p, a); err != nil {
 			return err
 		}
+		if err := s.checkCapable(c.Kind, m.Amount, p, a); err != nil {
+			return err
+		}
 		merchant, err := tx.Merchant(p.MerchantID)
 		if err != nil {
 			return err

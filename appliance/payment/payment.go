@@ -7,8 +7,10 @@
 //
 // # What is promised
 //
-//   - No sale leaves before the entry that announces it is signed and durable.
-//   - A payment is charged at most once: after a sale whose outcome is unknown nothing is sent but its reversal.
+//   - No sale leaves before the entry that announces it, and names its connector, is signed and durable. What follows a sale goes
+//     to the connector of that sale, and nowhere else.
+//   - A payment is charged at most once: after a sale whose outcome is unknown nothing is sent but its reversal. Another
+//     connector is asked only where certainly nothing left for the one before.
 //   - After a crash every unfinished attempt is resolved on start: what was never sent is abandoned and the shopper
 //     asked again, what may have been sent is reversed.
 //   - A card is destroyed when its attempt ends, whatever the outcome.
@@ -19,8 +21,9 @@
 //
 //   - A capture is repeated, with its trace, until the acquirer has booked or refused it; a void until it is acknowledged.
 //     Neither is forgotten by a crash, and neither is told as done before.
-//   - A refund is sent at most once. One of unknown outcome is reversed, has then failed, and may be asked for again. Never
-//     more is refunded than was captured.
+//   - A refund is sent at most once. One of unknown outcome is reversed, has then failed, and may be asked for again; or, where
+//     the connector knows a repeat by its trace, it is repeated until its outcome is known. Never more is refunded than was
+//     captured.
 package payment
 
 import (
@@ -39,6 +42,7 @@ import (
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/merchant"
+	"github.com/finterra/finpay/appliance/routing"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/pci"
 )
@@ -57,16 +61,6 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, request pci.AuthenticationRequest) (pci.Authentication, error)
 }
 
-// Acquirer sells, and does what may follow a sale. The outcome of a sale, authorization or refund is always set; its error says why
-// where it is not an answer. A capture that it will never book is [pci.ErrRefused].
-type Acquirer interface {
-	Sale(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error)
-	Authorize(ctx context.Context, request pci.SaleRequest) (pci.SaleResult, error)
-	Capture(ctx context.Context, request pci.CaptureRequest) (acknowledged bool, err error)
-	Refund(ctx context.Context, request pci.RefundRequest) (pci.SaleResult, error)
-	Reverse(ctx context.Context, request pci.ReversalRequest) (acknowledged bool, err error)
-}
-
 // Custody ends cards.
 type Custody interface {
 	Destroy(ctx context.Context, ref pci.CardRef) error
@@ -74,15 +68,15 @@ type Custody interface {
 
 // Config of a [Service].
 type Config struct {
-	Store     *store.Store
-	Ledger    *ledger.Ledger
-	Merchants *merchant.Service
-	Origins   merchant.MAC // hides shoppers' addresses; the key is destroyed after a year
-	Tokens    Tokenizer
-	ThreeDS   Authenticator
-	Acquirer  Acquirer
-	Cards     Custody
-	Outbox    func() // is told after each commit that there may be something to deliver
+	Store      *store.Store
+	Ledger     *ledger.Ledger
+	Merchants  *merchant.Service
+	Origins    merchant.MAC // hides shoppers' addresses; the key is destroyed after a year
+	Tokens     Tokenizer
+	ThreeDS    Authenticator
+	Connectors *routing.Router // to those who sell
+	Cards      Custody
+	Outbox     func() // is told after each commit that there may be something to deliver
 
 	PublicURL         string
 	Session           time.Duration // how long a shopper may take
@@ -146,6 +140,9 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 		if err := checkReturnHost(m, request.ReturnURL); err != nil {
 			return api.Payment{}, err
 		}
+	}
+	if err := s.checkServed(m, request); err != nil {
+		return api.Payment{}, err
 	}
 	first := store.Idempotent{MerchantID: m.ID, Key: idempotencyKey, CreatedAt: s.cfg.Now()}
 	if idempotencyKey != "" {
@@ -403,7 +400,8 @@ func entryOf(kind, actor, origin, outcome string, p store.Payment, a *store.Atte
 		data["brand"] = string(a.Card.Brand)
 		data["token"] = string(a.Token)
 		for name, value := range map[string]string{"trans_status": a.TransStatus, "eci": a.ECI, "stan": a.Trace.STAN, "rrn": a.Trace.RRN,
-			"response_code": a.ResponseCode, "approval_code": a.ApprovalCode, "reason": a.Reason, "reversal_stan": a.Reversal.STAN, "initiator": string(a.Initiator)} {
+			"connector": a.Connector, "connector_reference": a.Reference, "initiator": string(a.Initiator),
+			"response_code": a.ResponseCode, "approval_code": a.ApprovalCode, "reason": a.Reason, "reversal_stan": a.Reversal.STAN} {
 			if value != "" {
 				data[name] = value
 			}

@@ -197,9 +197,13 @@ func (s *Service) reverse(ctx context.Context, a store.Attempt, repeat bool) err
 	if err != nil {
 		return err
 	}
+	connector, err := s.cfg.Connectors.Named(a.Connector)
+	if err != nil {
+		return err // and is due again: nobody else may be told
+	}
 	failpoint.Here("before reversal")
-	acknowledged, err := s.cfg.Acquirer.Reverse(ctx, pci.ReversalRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: p.Amount,
-		Merchant: m.Profile, Original: a.Trace, OriginalMTI: mti(p), Trace: a.Reversal, Repeat: repeat})
+	acknowledged, err := connector.Reverse(ctx, pci.ReversalRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: p.Amount,
+		Merchant: m.Profile, Original: a.Trace, OriginalMTI: mti(p), Reference: a.Reference, Trace: a.Reversal, Repeat: repeat})
 	failpoint.Here("after reversal")
 	if err != nil {
 		return err

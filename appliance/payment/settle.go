@@ -72,7 +72,7 @@ func (s *Service) again(ctx context.Context, id string) error {
 	case err != nil || !m.Open():
 		return err
 	case m.Status == store.ModificationIndeterminate:
-		return s.takeBack(ctx, m)
+		return s.settleRefund(ctx, m)
 	case m.Kind == store.ModificationRefund:
 		return nil // is sent once; what an earlier process has left is found by [Service.Recover]
 	}
@@ -91,16 +91,20 @@ func (s *Service) advise(ctx context.Context, m store.Modification, repeat bool)
 	if err != nil {
 		return err
 	}
+	connector, err := s.cfg.Connectors.Named(a.Connector)
+	if err != nil {
+		return err // and is due again: nobody else may be told
+	}
 	failpoint.Here("before " + m.Kind)
 	var acknowledged bool
 	event := "payment.voided"
 	if m.Kind == store.ModificationCapture {
 		event = "payment.captured"
-		acknowledged, err = s.cfg.Acquirer.Capture(ctx, pci.CaptureRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: m.Amount, Authorized: p.Amount,
-			Merchant: merchant.Profile, Original: a.Trace, ApprovalCode: a.ApprovalCode, Trace: m.Trace, Repeat: repeat})
+		acknowledged, err = connector.Capture(ctx, pci.CaptureRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: m.Amount, Authorized: p.Amount,
+			Merchant: merchant.Profile, Original: a.Trace, ApprovalCode: a.ApprovalCode, Reference: a.Reference, Trace: m.Trace, Repeat: repeat})
 	} else {
-		acknowledged, err = s.cfg.Acquirer.Reverse(ctx, pci.ReversalRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: p.Amount,
-			Merchant: merchant.Profile, Original: a.Trace, OriginalMTI: mti(p), ApprovalCode: a.ApprovalCode, Trace: m.Trace, Repeat: repeat})
+		acknowledged, err = connector.Reverse(ctx, pci.ReversalRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: p.Amount,
+			Merchant: merchant.Profile, Original: a.Trace, OriginalMTI: mti(p), ApprovalCode: a.ApprovalCode, Reference: a.Reference, Trace: m.Trace, Repeat: repeat})
 	}
 	failpoint.Here("after " + m.Kind)
 	switch {

@@ -23,6 +23,7 @@ var transitions = []struct {
 	{api.StatusAuthenticating, "payment.authorizing", api.StatusAuthorizing}, // entered before the sale leaves
 	{api.StatusAuthenticating, "payment.declined", api.StatusDeclined},
 	{api.StatusAuthenticating, "payment.card_lost", api.StatusCreated}, // the shopper is asked again, nothing was charged
+	{api.StatusAuthorizing, "payment.rerouted", api.StatusAuthorizing}, // nothing left by the connector before; entered before the sale leaves by this one
 	{api.StatusAuthorizing, "payment.captured", api.StatusCaptured},
 	{api.StatusAuthorizing, "payment.declined", api.StatusDeclined},
 	{api.StatusAuthorizing, "payment.not_sent", api.StatusCreated},            // certainly nothing left this machine

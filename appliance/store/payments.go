@@ -47,6 +47,8 @@ type Attempt struct {
 	ServerTransID string
 	DSTransID     string
 	Trace         pci.Trace
+	Connector     string // that it was sent by, and what follows it
+	Reference     string // the processor's own name of the sale, empty where it has none
 	ResponseCode  string
 	ApprovalCode  string
 	NetworkID     string // the scheme's, of the transaction
@@ -139,14 +141,14 @@ func (q Queries) Customer(paymentID string) (Customer, error) {
 }
 
 const attemptColumns = `payment_id, n, status, form, initiator, domain, token, brand, truncated, expiry, trans_status, eci, server_trans_id, ds_trans_id,
-	stan, rrn, sent_at, response_code, approval_code, network_id, reason, reversal_stan, reversal_rrn, reversal_at, created_at, updated_at`
+	stan, rrn, sent_at, connector, connector_reference, response_code, approval_code, network_id, reason, reversal_stan, reversal_rrn, reversal_at, created_at, updated_at`
 
 func scanAttempt(row scanner) (Attempt, error) {
 	var a Attempt
 	var expiry string
 	err := row.Scan(&a.PaymentID, &a.N, &a.Status, &a.Form, &a.Initiator, &a.Domain, &a.Token, &a.Card.Brand, &a.Card.Truncated, &expiry,
 		&a.TransStatus, &a.ECI, &a.ServerTransID, &a.DSTransID, &a.Trace.STAN, &a.Trace.RRN, scanTime{&a.Trace.TransmittedAt},
-		&a.ResponseCode, &a.ApprovalCode, &a.NetworkID, &a.Reason, &a.Reversal.STAN, &a.Reversal.RRN, scanTime{&a.Reversal.TransmittedAt},
+		&a.Connector, &a.Reference, &a.ResponseCode, &a.ApprovalCode, &a.NetworkID, &a.Reason, &a.Reversal.STAN, &a.Reversal.RRN, scanTime{&a.Reversal.TransmittedAt},
 		scanTime{&a.CreatedAt}, scanTime{&a.UpdatedAt})
 	if err != nil {
 		return a, translate(err)
@@ -183,6 +185,18 @@ func (q Queries) AttemptsInStatus(status string) ([]Attempt, error) {
 	return list, translate(rows.Err())
 }
 
+// OpenConnectors returns the names of the connectors that have work to finish: reversals of sales, and captures, voids and
+// refunds that were announced.
+func (q Queries) OpenConnectors() ([]string, error) {
+	var names []string
+	err := each(q, func(row scanner) (name string, err error) { return name, row.Scan(&name) },
+		func(name string) error { names = append(names, name); return nil },
+		`SELECT connector FROM attempts WHERE status IN ('authorizing', 'indeterminate')
+		UNION SELECT a.connector FROM modifications m JOIN payments p ON p.id = m.payment_id
+			JOIN attempts a ON a.payment_id = p.id AND a.n = p.attempts WHERE m.status IN ('pending', 'indeterminate') ORDER BY 1`)
+	return names, err
+}
+
 // PutPayment writes a payment.
 func (tx *Tx) PutPayment(p Payment) error {
 	inUTC(&p.CreatedAt, &p.ExpiresAt, &p.UpdatedAt)
@@ -203,15 +217,16 @@ func (tx *Tx) PutCustomer(paymentID string, c Customer) error {
 func (tx *Tx) PutAttempt(a Attempt) error {
 	inUTC(&a.Trace.TransmittedAt, &a.Reversal.TransmittedAt, &a.CreatedAt, &a.UpdatedAt)
 	return tx.write("attempts", fmt.Sprintf("%s/%d", a.PaymentID, a.N), a, `INSERT INTO attempts (`+attemptColumns+`)
-		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (payment_id, n) DO UPDATE SET status = excluded.status, trans_status = excluded.trans_status, eci = excluded.eci,
 		server_trans_id = excluded.server_trans_id, ds_trans_id = excluded.ds_trans_id, stan = excluded.stan, rrn = excluded.rrn,
-		sent_at = excluded.sent_at, response_code = excluded.response_code, approval_code = excluded.approval_code,
+		sent_at = excluded.sent_at, connector = excluded.connector, connector_reference = excluded.connector_reference,
+		response_code = excluded.response_code, approval_code = excluded.approval_code,
 		network_id = excluded.network_id, reason = excluded.reason, reversal_stan = excluded.reversal_stan, reversal_rrn = excluded.reversal_rrn,
 		reversal_at = excluded.reversal_at, updated_at = excluded.updated_at`,
 		a.PaymentID, a.N, a.Status, a.Form, a.Initiator, a.Domain, a.Token, a.Card.Brand, a.Card.Truncated, a.Card.Expiry.String(),
 		a.TransStatus, a.ECI, a.ServerTransID, a.DSTransID, a.Trace.STAN, a.Trace.RRN, formatTime(a.Trace.TransmittedAt),
-		a.ResponseCode, a.ApprovalCode, a.NetworkID, a.Reason, a.Reversal.STAN, a.Reversal.RRN, formatTime(a.Reversal.TransmittedAt),
+		a.Connector, a.Reference, a.ResponseCode, a.ApprovalCode, a.NetworkID, a.Reason, a.Reversal.STAN, a.Reversal.RRN, formatTime(a.Reversal.TransmittedAt),
 		formatTime(a.CreatedAt), formatTime(a.UpdatedAt))
 }
 

@@ -43,6 +43,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/acquiring/iso8583"
 	"github.com/finterra/finpay/pci/custody"
 	"github.com/finterra/finpay/pci/internal/lend"
@@ -205,6 +206,13 @@ func (cfg Config) withDefaults() Config {
 		}
 	}
 	return cfg
+}
+
+// Capabilities returns what the messages of this package can carry. Which of it the acquirer serves is a matter of its contract,
+// and of the configuration's conditions.
+func (c *Connector) Capabilities() pci.Capabilities {
+	return pci.Capabilities{External3DS: true, ManualCapture: true, PartialCapture: true, Void: true, Refund: true, PartialRefund: true,
+		Reconciliation: true, MaxMinor: maxAmount}
 }
 
 // Healthy reports whether a sale could be sent now.

@@ -70,6 +70,9 @@ const (
 	refundCode = "200000" // returns
 )
 
+// maxAmount is the largest DE 4, in minor units.
+const maxAmount = 999_999_999_999
+
 // request is a message about a card in the making: what the editions write each in its own way.
 type request struct {
 	kind     kind
@@ -114,7 +117,7 @@ func (c *Connector) newRequest(k kind, amount pci.Amount, merchant pci.Merchant,
 		code:     purchase,
 	}
 	switch {
-	case amount.Minor <= 0 || amount.Minor > 999_999_999_999:
+	case amount.Minor <= 0 || amount.Minor > maxAmount:
 		return nil, errors.New("acquiring: the amount is not one to twelve digits (DE 4)")
 	case len(r.currency) != 3 || r.currency == "000": // which Numeric gives for a code that it does not know
 		return nil, errors.New("acquiring: the currency has no numeric code (DE 49)")

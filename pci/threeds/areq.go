@@ -1,12 +1,8 @@
 package threeds
 
 import (
-	"bytes"
-	"errors"
-	"io"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/go-json-experiment/json"
 
@@ -146,107 +142,26 @@ func (a *areq) check(minor int64) error {
 	return nil
 }
 
-// message is an AReq in locked memory.
-type message struct {
-	slot   *pan.Slot
-	length int
-	digits [2]int // where the PAN stands
-
-	// reading guards the slot: net/http may still read a request's body after it gave up on the request, and
-	// by then the slot may hold another card.
-	reading sync.Mutex
-	wiped   bool
-}
-
-// errTooLong means that an AReq does not fit a slot, which takes URLs of more than a thousand characters.
-var errTooLong = errors.New("threeds: the AReq is too long")
-
 const acctNumberMember = `{"acctNumber":"`
 
-// newMessage writes a and the card's PAN into a slot. The encoder never sees the PAN: acctNumber is put in front
-// of what it wrote.
-func newMessage(a *areq, card *pan.Card) (*message, error) {
+// newMessage writes a and the card's PAN into locked memory. The encoder never sees the PAN: acctNumber is put in front
+// of what it wrote. URLs of more than a thousand characters make it too long.
+func newMessage(a *areq, card *pan.Card) (*pan.Message, error) {
 	rest, err := json.Marshal(a)
 	if err != nil {
 		return nil, &IncompleteError{Elements: []string{"text that is not UTF-8"}}
 	}
-	slot, err := pan.NewSlot()
+	m, err := pan.NewMessage()
 	if err != nil {
 		return nil, err
 	}
-	buf := slot.Bytes()
-	n := len(acctNumberMember) + card.Length() + len(`",`) + len(rest) - len(`{`)
-	if n > len(buf) {
-		slot.Release()
-		return nil, errTooLong
+	m.Append([]byte(acctNumberMember))
+	m.AppendPAN(card)
+	m.Append([]byte(`",`))
+	m.Append(rest[1:])
+	if err := m.Err(); err != nil {
+		m.Wipe()
+		return nil, err
 	}
-	m := &message{slot: slot, length: n}
-	at := copy(buf, acctNumberMember)
-	m.digits[0] = at
-	_ = card.RevealPAN(func(digits []byte) error { at += copy(buf[at:], digits); return nil })
-	m.digits[1] = at
-	at += copy(buf[at:], `",`)
-	copy(buf[at:], rest[1:])
 	return m, nil
 }
-
-// wipe ends the message; readers of its body get an error from then on.
-func (m *message) wipe() {
-	m.reading.Lock()
-	defer m.reading.Unlock()
-	m.wiped = true
-	m.slot.Release()
-}
-
-// mask overwrites each occurrence of the message's PAN in answer.
-func (m *message) mask(answer []byte) {
-	digits := m.slot.Bytes()[m.digits[0]:m.digits[1]]
-	for {
-		i := bytes.Index(answer, digits)
-		if i < 0 {
-			return
-		}
-		for j := range digits {
-			answer[i+j] = '*'
-		}
-		answer = answer[i+len(digits):]
-	}
-}
-
-// body lends the message to an HTTP client.
-func (m *message) body() io.ReadCloser { return &messageBody{m: m} }
-
-type messageBody struct {
-	m  *message
-	at int
-}
-
-// Read implements [io.Reader].
-func (b *messageBody) Read(p []byte) (int, error) {
-	b.m.reading.Lock()
-	defer b.m.reading.Unlock()
-	if b.m.wiped {
-		return 0, io.ErrClosedPipe
-	}
-	if b.at == b.m.length {
-		return 0, io.EOF
-	}
-	n := copy(p, b.m.slot.Bytes()[b.at:b.m.length])
-	b.at += n
-	return n, nil
-}
-
-// WriteTo implements [io.WriterTo], so that [Transport] hands locked memory to the connection without a copy.
-func (b *messageBody) WriteTo(w io.Writer) (int64, error) {
-	b.m.reading.Lock()
-	defer b.m.reading.Unlock()
-	if b.m.wiped {
-		return 0, io.ErrClosedPipe
-	}
-	n, err := w.Write(b.m.slot.Bytes()[b.at:b.m.length])
-	b.at += n
-	return int64(n), err
-}
-
-// Close implements [io.Closer]; the message belongs to its maker.
-func (b *messageBody) Close() error { return nil }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/internal/pan"
+	"github.com/finterra/finpay/pci/wire"
 )
 
 // directoryProcess, when set, makes the test binary a directory server: in the tests' own process it would hold
@@ -172,7 +173,7 @@ func TestNoDigitIsLeftInMemory(t *testing.T) {
 	url, trust := startDirectoryProcess(t)
 	card := newVeiledCard()
 	s, err := newServer(Config{
-		DirectoryServer: url, Client: &http.Client{Transport: &Transport{TLS: &tls.Config{RootCAs: trust}}},
+		DirectoryServer: url, Client: &http.Client{Transport: &wire.Transport{TLS: &tls.Config{RootCAs: trust}}},
 		ResultsURL: "https://finpay.example/results", ServerRefNumber: "x",
 	}, card, nil)
 	if err != nil {

@@ -22,6 +22,9 @@ import (
 // maxRanges bounds a PRes: the schemes' answers have some 100,000 ranges of 200 bytes.
 const maxRanges = 64 << 20
 
+// MaxBody is how much a transport must let through of an answer, in bytes: a little more than any that is taken.
+const MaxBody = maxRanges + maxAnswer
+
 // preq is a Preparation Request (table B.6).
 type preq struct {
 	MessageType             string `json:"messageType"`

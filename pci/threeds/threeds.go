@@ -10,7 +10,7 @@
 // # What is promised
 //
 // The PAN goes from custody to the wire through locked memory: it is in no string, in no buffer of the JSON
-// encoder, and, with [Transport], in none of net/http. A CVV is never read. An answer that echoes the PAN is masked
+// encoder, and, with [wire.Transport], in none of net/http. A CVV is never read. An answer that echoes the PAN is masked
 // before it is parsed. What cannot be understood never authenticates anybody: the outcome is
 // [pci.AuthenticationDown] or [pci.AuthenticationNo]. What comes through the browser (CRes) is evidence only.
 //
@@ -75,7 +75,7 @@ type Timeouts struct {
 type Config struct {
 	// DirectoryServer is the https URL that AReq, PReq and Erro messages are posted to.
 	DirectoryServer string
-	// Client speaks mutual TLS with the directory server. Its transport should be a [Transport]: the one of
+	// Client speaks mutual TLS with the directory server. Its transport should be a [wire.Transport]: the one of
 	// net/http keeps the last request, digits included, in its write buffer. Redirects are not followed.
 	Client *http.Client
 	// ResultsURL is threeDSServerURL: where the directory server reaches [Server.ResultsHandler]. https.
@@ -210,14 +210,14 @@ func (s *Server) Authenticate(ctx context.Context, req pci.AuthenticationRequest
 	if message == nil {
 		return s.withoutDirectory(ctx, req.Payment, found), nil
 	}
-	defer message.wipe()
+	defer message.Wipe()
 	return s.ask(ctx, req, areq.ThreeDSServerTransID, message), nil
 }
 
 // compose borrows the card, looks its range up and writes the AReq. The message is nil where none is to be sent.
-func (s *Server) compose(ctx context.Context, req pci.AuthenticationRequest, areq *areq) (*message, enrolment, error) {
+func (s *Server) compose(ctx context.Context, req pci.AuthenticationRequest, areq *areq) (*pan.Message, enrolment, error) {
 	var (
-		m     *message
+		m     *pan.Message
 		found enrolment
 	)
 	err := s.lend(ctx, req, func(card *pan.Card) error {
@@ -232,7 +232,7 @@ func (s *Server) compose(ctx context.Context, req pci.AuthenticationRequest, are
 		return err
 	})
 	if err != nil && m != nil {
-		m.wipe()
+		m.Wipe()
 		m = nil
 	}
 	return m, found, err
@@ -250,15 +250,15 @@ func (s *Server) withoutDirectory(ctx context.Context, payment string, found enr
 }
 
 // ask sends the AReq and judges the answer.
-func (s *Server) ask(ctx context.Context, req pci.AuthenticationRequest, serverTransID string, m *message) pci.Authentication {
+func (s *Server) ask(ctx context.Context, req pci.AuthenticationRequest, serverTransID string, m *pan.Message) pci.Authentication {
 	payment := req.Payment
 	down := pci.Authentication{Outcome: pci.AuthenticationDown, Version: MessageVersion, ServerTransID: serverTransID}
 	sending, cancel := context.WithTimeout(ctx, s.cfg.Timeouts.Authentication)
 	defer cancel()
 	answer := make([]byte, maxAnswer)
 	defer clear(answer)
-	n, err := s.post(sending, m.body(), int64(m.length), answer)
-	m.mask(answer) // even a failed answer, before anyone reads it
+	n, err := s.post(sending, m.Body(), int64(m.Len()), answer)
+	m.Mask(answer) // even a failed answer, before anyone reads it
 	if err != nil {
 		slog.ErrorContext(ctx, "the directory server gave no usable answer to an AReq", "payment", payment, "error", err)
 		return down

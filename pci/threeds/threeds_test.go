@@ -16,6 +16,7 @@ import (
 	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/internal/lend"
 	"github.com/finterra/finpay/pci/internal/pan"
+	"github.com/finterra/finpay/pci/wire"
 )
 
 const (
@@ -87,7 +88,7 @@ func (d *directory) messages(kind string) (found []map[string]any) {
 func (d *directory) client(t *testing.T) *http.Client {
 	t.Helper()
 	trust := d.Client().Transport.(*http.Transport).TLSClientConfig
-	return &http.Client{Transport: &Transport{TLS: trust}}
+	return &http.Client{Transport: &wire.Transport{TLS: trust}}
 }
 
 func startServer(t *testing.T, d *directory, change func(*Config)) *Server {
@@ -451,39 +452,6 @@ func TestACardThatIsGoneIsAskedForAgain(t *testing.T) {
 	}
 }
 
-func TestTheMessageIsWipedAndItsBodyEndsWithIt(t *testing.T) {
-	s := startServer(t, startDirectory(t, nil), nil)
-	a, err := s.newAReq(testRequest())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var m *message
-	_ = wallet{testPAN}.Lend(t.Context(), pci.CardRef{}, "pay_1", func(card *pan.Card) error {
-		m, err = newMessage(a, card)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, memory := m.body(), m.slot.Bytes()
-	if !strings.Contains(string(memory), testPAN) {
-		t.Fatal("the message lacks the PAN")
-	}
-	m.wipe()
-	for _, b := range memory {
-		if b != 0 {
-			t.Fatal("the slot is not wiped")
-		}
-	}
-	// net/http may go on reading after it gave up; by then the slot may hold another card.
-	if _, err := body.Read(make([]byte, 16)); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("read after wipe: %v", err)
-	}
-	if _, err := body.(io.WriterTo).WriteTo(io.Discard); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("write after wipe: %v", err)
-	}
-}
-
 func TestAuthenticateReturnsEverySlotWiped(t *testing.T) {
 	_, d := authenticate(t, func(map[string]any) {})
 	s := startServer(t, d, nil)
@@ -518,9 +486,9 @@ func TestAnEchoedNumberIsMaskedBeforeItIsRead(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer m.wipe()
+		defer m.Wipe()
 		answer := []byte(`{"acctNumber":"` + testPAN + `","errorDetail":"` + testPAN + testPAN + ` is odd"}`)
-		m.mask(answer)
+		m.Mask(answer)
 		if want := `{"acctNumber":"****************","errorDetail":"******************************** is odd"}`; string(answer) != want {
 			t.Errorf("got %s", answer)
 		}

@@ -77,6 +77,8 @@ CREATE TABLE attempts (
     stan          TEXT NOT NULL DEFAULT '',
     rrn           TEXT NOT NULL DEFAULT '',
     sent_at       TEXT NOT NULL DEFAULT '',
+    connector     TEXT NOT NULL DEFAULT '', -- that it was sent by, and what follows it
+    connector_reference TEXT NOT NULL DEFAULT '', -- the processor's own name of the sale
     response_code TEXT NOT NULL DEFAULT '',
     approval_code TEXT NOT NULL DEFAULT '',
     network_id    TEXT NOT NULL DEFAULT '', -- the scheme's, of the transaction

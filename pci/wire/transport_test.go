@@ -1,4 +1,4 @@
-package threeds
+package wire
 
 import (
 	"context"
@@ -9,8 +9,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/finterra/finpay/pci/wire"
 )
 
 // direct is a body that may be written to a connection, but not read into a buffer.
@@ -60,7 +58,7 @@ func TestABodyGoesToTheConnectionWithoutACopy(t *testing.T) {
 		if err := resp.Body.Close(); err != nil {
 			t.Error(err)
 		}
-		if _, ok := body.to.(*wire.Conn); !ok {
+		if _, ok := body.to.(*Conn); !ok {
 			t.Errorf("the body was written to a %T", body.to)
 		}
 	}
@@ -75,6 +73,9 @@ func TestTheTransportRefusesPlainHTTPAndStrangers(t *testing.T) {
 		if err == nil {
 			_ = resp.Body.Close()
 			t.Errorf("%s was served", url)
+		}
+		if !errors.Is(err, ErrNotSent) {
+			t.Errorf("%s: %v, want %v", url, err, ErrNotSent)
 		}
 	}
 }
@@ -95,7 +96,7 @@ func TestTheContextEndsAnExchange(t *testing.T) {
 	}
 	client := &http.Client{Transport: &Transport{TLS: server.Client().Transport.(*http.Transport).TLSClientConfig}}
 	resp, err := client.Do(req)
-	if !errors.Is(err, context.Canceled) {
+	if !errors.Is(err, context.Canceled) || errors.Is(err, ErrNotSent) {
 		t.Errorf("error %v", err)
 	}
 	if err == nil {

@@ -1,8 +1,9 @@
-package threeds
+package wire
 
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,8 +14,6 @@ import (
 	"strconv"
 	"sync"
 	"time"
-
-	"github.com/finterra/finpay/pci/wire"
 )
 
 // Transport is an [http.RoundTripper] that keeps no copy of what it sends. That of net/http copies a body into the
@@ -24,10 +23,12 @@ import (
 // It speaks HTTP/1.1 over TLS and opens a connection for each request; resumed sessions make that one round trip
 // cheaper. What was read is overwritten in every buffer when the response's body is closed.
 type Transport struct {
-	// TLS has the client certificate and the CA of the directory server. It is not changed.
+	// TLS has the client certificate and the CA of the counterparty. It is not changed.
 	TLS *tls.Config
 	// DialTimeout bounds connection and handshake; 5 seconds when zero.
 	DialTimeout time.Duration
+	// MaxBody bounds a response's body, in bytes; 1 MiB when zero. A longer one ends with an error.
+	MaxBody int64
 
 	once   sync.Once
 	config *tls.Config
@@ -35,8 +36,12 @@ type Transport struct {
 
 const (
 	defaultDialTimeout = 5 * time.Second
+	defaultMaxBody     = 1 << 20
 	maxResponseHeader  = 64 << 10
 )
+
+// ErrNotSent means that there is no connection to the counterparty: not a byte of the request has left.
+var ErrNotSent = errors.New("wire: nothing was sent")
 
 // RoundTrip implements [http.RoundTripper].
 func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -46,15 +51,15 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	defer func() { _ = body.Close() }()
 	if req.URL.Scheme != "https" {
-		return nil, fmt.Errorf("threeds: %q is not an https URL", req.URL.Redacted())
+		return nil, fmt.Errorf("%w: %q is not an https URL", ErrNotSent, req.URL.Redacted())
 	}
 	conn, err := t.dial(req.Context(), req.URL.Host)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
 	// The context ends the connection, and with it whatever read or write is under way.
 	stop := context.AfterFunc(req.Context(), func() { _ = conn.Close() })
-	resp, err := exchange(conn, req, body)
+	resp, err := exchange(conn, req, body, cmp.Or(t.MaxBody, defaultMaxBody))
 	if err != nil {
 		stop()
 		_ = conn.Close()
@@ -92,7 +97,7 @@ func (t *Transport) dial(ctx context.Context, host string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := wire.Client(tcp, t.named(host))
+	conn := Client(tcp, t.named(host))
 	if err := conn.Handshake(ctx); err != nil {
 		return nil, errors.Join(err, tcp.Close())
 	}
@@ -111,7 +116,7 @@ func (t *Transport) named(host string) *tls.Config {
 
 // exchange writes the request and reads the response's header. A response that comes before the request is
 // written, as a refusal may, is read all the same.
-func exchange(conn net.Conn, req *http.Request, body io.Reader) (*http.Response, error) {
+func exchange(conn net.Conn, req *http.Request, body io.Reader, most int64) (*http.Response, error) {
 	var head bytes.Buffer
 	fmt.Fprintf(&head, "%s %s HTTP/1.1\r\nHost: %s\r\n", req.Method, req.URL.RequestURI(), req.URL.Host)
 	header := req.Header.Clone()
@@ -129,20 +134,20 @@ func exchange(conn net.Conn, req *http.Request, body io.Reader) (*http.Response,
 		var n int64
 		n, err = io.Copy(conn, body) // takes [io.WriterTo] where body has it, which our messages do
 		if err == nil && n != req.ContentLength {
-			err = fmt.Errorf("threeds: a body of %d bytes was announced with %d", n, req.ContentLength)
+			err = fmt.Errorf("wire: a body of %d bytes was announced with %d", n, req.ContentLength)
 		}
 	}
 	if err != nil {
 		_ = conn.SetReadDeadline(time.Now().Add(time.Second)) // only what is there already
 	}
-	resp, readErr := readResponse(conn, req)
+	resp, readErr := readResponse(conn, req, most)
 	if readErr != nil {
 		return nil, errors.Join(err, readErr)
 	}
 	return resp, nil
 }
 
-func readResponse(conn net.Conn, req *http.Request) (*http.Response, error) {
+func readResponse(conn net.Conn, req *http.Request, most int64) (*http.Response, error) {
 	limited := &io.LimitedReader{R: conn, N: maxResponseHeader}
 	buffer := bufio.NewReader(limited)
 	for {
@@ -151,7 +156,7 @@ func readResponse(conn net.Conn, req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		if resp.StatusCode >= 200 {
-			limited.N = maxRanges + maxAnswer // callers bound the body closer
+			limited.N = most // callers may bound it closer
 			resp.Body = &wipingBody{ReadCloser: resp.Body, buffer: buffer}
 			return resp, nil
 		}

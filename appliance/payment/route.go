@@ -1,0 +1,99 @@
+package payment
+
+import (
+	"context"
+	"errors"
+
+	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/failpoint"
+	"github.com/finterra/finpay/appliance/ledger"
+	"github.com/finterra/finpay/appliance/routing"
+	"github.com/finterra/finpay/appliance/store"
+	"github.com/finterra/finpay/pci"
+)
+
+// need is what a payment, paid by the card of a, asks of a connector. All merchants are live.
+func need(p store.Payment, a *store.Attempt, m store.Merchant, result pci.Authentication) routing.Request {
+	r := routing.Request{Merchant: m.ID, Need: pci.Need{Amount: p.Amount, ManualCapture: p.Capture == captureManual, External3DS: result.CAVV != ""}}
+	if a != nil {
+		r.Need.Brand = a.Card.Brand
+	}
+	return r
+}
+
+// checkServed refuses a payment that no connector would take, whatever the card.
+func (s *Service) checkServed(m store.Merchant, request api.CreatePayment) error {
+	p := store.Payment{Amount: pci.Amount{Minor: request.Amount, Currency: request.Currency}, Capture: request.Capture}
+	err := s.cfg.Connectors.Serves(need(p, nil, m, pci.Authentication{}))
+	not, ok := errors.AsType[*routing.NotServedError](err)
+	if !ok {
+		return err
+	}
+	switch not.Lacks {
+	case "currency":
+		return api.ErrInvalid.With("No connector takes payments in %s.", request.Currency).At("/currency")
+	case "amount":
+		return api.ErrInvalid.With("No connector takes this amount.").At("/amount")
+	case "manual_capture":
+		return api.ErrInvalid.With("No connector that takes this payment authorizes first and captures later. Send capture: automatic.").At("/capture")
+	default:
+		return api.ErrInvalid.With("No connector is configured for this merchant.")
+	}
+}
+
+// send finds the connector for a sale or an authorization, announces it in a signed entry, and sends it. Where certainly nothing
+// left for one connector, the next is announced with a trace of its own, and asked. What could not be announced leaves a in its
+// status: nothing was sent.
+func (s *Service) send(ctx context.Context, p *store.Payment, a *store.Attempt, m store.Merchant, request pci.SaleRequest) (pci.SaleResult, error) {
+	answer := pci.SaleResult{Outcome: pci.Unsent}
+	routes, err := s.cfg.Connectors.Candidates(need(*p, a, m, request.Authentication))
+	if err != nil {
+		return answer, err
+	}
+	event := "payment.authorizing"
+	for i, route := range routes {
+		announced := *a
+		announced.Status, announced.Connector = attemptAuthorizing, route.Name
+		if failed := s.step(ctx, p, &announced, event, ledger.Success, func(tx *ledger.Tx) (err error) {
+			announced.Trace, err = s.trace(tx, m)
+			return err
+		}); failed != nil {
+			return answer, errors.Join(err, failed) // of the connector before, nothing was sent either
+		}
+		*a, request.Trace = announced, announced.Trace
+		ask := route.Sale
+		if p.Capture == captureManual {
+			ask = route.Authorize
+		}
+		failpoint.Here("before sale")
+		answer, err = ask(ctx, request)
+		failpoint.Here("after sale")
+		if answer.Outcome != pci.Unsent || i == len(routes)-1 || errors.Is(err, pci.ErrGone) || ctx.Err() != nil {
+			break
+		}
+		s.cfg.Log.WarnContext(ctx, "nothing left by a connector, the next is asked", "payment", p.ID, "connector", route.Name, "error", err)
+		event = "payment.rerouted"
+	}
+	return answer, err
+}
+
+// checkCapable refuses what the connector of a sale cannot do.
+func (s *Service) checkCapable(kind string, amount pci.Amount, p store.Payment, a *store.Attempt) error {
+	connector, err := s.cfg.Connectors.Named(a.Connector)
+	if err != nil {
+		return api.ErrNotPossible.With("The connector %q, by which this was paid, is not configured. Tell the operator.", a.Connector)
+	}
+	var n pci.Need
+	switch kind {
+	case store.ModificationCapture:
+		n.PartialCapture = amount.Minor < p.Amount.Minor
+	case store.ModificationVoid:
+		n.Void = true
+	case store.ModificationRefund:
+		n.Refund, n.PartialRefund = true, amount.Minor < p.Captured
+	}
+	if lacks := connector.Capabilities().Lacks(n); lacks != "" {
+		return api.ErrNotPossible.With("The connector %q, by which this was paid, does not do that (%s).", a.Connector, lacks)
+	}
+	return nil
+}
