@@ -27,6 +27,7 @@ import (
 type ledgerCommand struct {
 	Export exportCommand     `cmd:"" help:"Write a part of the signed log, with all that is needed to verify it offline, beside a running appliance."`
 	Key    ledgerKeyCommand  `cmd:"" help:"Print the signed log's public key, for auditors to pin."`
+	Record recordCommand     `cmd:"" help:"Verify the ledger record that came with a request to an acquirer, and print what it says."`
 	Check  checkCommand      `cmd:"" help:"Hold every row against the entries that cover it, in both directions, beside a running appliance; exit 1 if one differs."`
 	Accept acceptHeadCommand `cmd:"" name:"accept-head" help:"Go on, after a check by people, where the log's head is missing outside of the database."`
 }

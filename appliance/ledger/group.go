@@ -39,7 +39,7 @@ func (l *Ledger) attempt(units []*unit) (results []result, head tree, err error)
 	g := &group{Ledger: l, rows: rows, head: l.head.clone(), entries: make([]store.LedgerEntry, 0, len(units))}
 	results = make([]result, len(units))
 	for i, u := range units {
-		results[i].receipt.Indexes, results[i].err = g.apply(u)
+		results[i].receipt, results[i].err = g.apply(u)
 		failpoint.Here("commit: a unit has run")
 		if !rows.Open() {
 			return nil, head, fmt.Errorf("%w: SQLite rolled the transaction back: %w", ErrUnavailable, results[i].err)
@@ -70,7 +70,7 @@ func (l *Ledger) attempt(units []*unit) (results []result, head tree, err error)
 }
 
 // apply runs one unit, as if in a savepoint of its own, and makes its entries.
-func (g *group) apply(u *unit) (indexes []int64, err error) {
+func (g *group) apply(u *unit) (receipt Receipt, err error) {
 	mark := g.rows.Mark()
 	defer func() {
 		if err != nil {
@@ -81,24 +81,25 @@ func (g *group) apply(u *unit) (indexes []int64, err error) {
 	}()
 	tx := &Tx{Tx: g.rows}
 	if err := protect(u.apply, tx); err != nil {
-		return nil, unavailable(err)
+		return receipt, unavailable(err)
 	}
 	if g.rows.Uncovered() {
-		return nil, ErrUncovered
+		return receipt, ErrUncovered
 	}
 	made, err := g.made(tx.entries)
 	if err != nil {
-		return nil, unavailable(err)
+		return receipt, unavailable(err)
 	}
 	failpoint.Here("commit: entries made")
 	if err := g.rows.Keep(); err != nil {
-		return nil, err
+		return receipt, err
 	}
 	for i, e := range made {
 		g.push(e)
-		indexes = append(indexes, tx.entries[i].Sequence)
+		receipt.Indexes = append(receipt.Indexes, tx.entries[i].Sequence)
+		receipt.Leaves = append(receipt.Leaves, tlog.Hash(e.Leaf))
 	}
-	return indexes, nil
+	return receipt, nil
 }
 
 // protect turns a panic of a unit into its error: the committer serves everybody.

@@ -33,7 +33,9 @@ import (
 
 	"github.com/transparency-dev/formats/log"
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 
+	"github.com/finterra/finpay/api/logproof"
 	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/store"
 )
@@ -110,9 +112,10 @@ type result struct {
 
 // Receipt says where a change stands in the log.
 type Receipt struct {
-	Indexes    []int64 // of the entries, in the order in which they were recorded
-	Size       int64   // of the tree that covers them
-	Checkpoint []byte  // signed note
+	Indexes    []int64     // of the entries, in the order in which they were recorded
+	Leaves     []tlog.Hash // of them
+	Size       int64       // of the tree that covers them
+	Checkpoint []byte      // signed note
 }
 
 // Tx is a change under construction.
@@ -170,6 +173,19 @@ func newLedger(s *store.Store, cfg Config) (*Ledger, error) {
 func (l *Ledger) Close() {
 	l.once.Do(func() { close(l.stop) })
 	<-l.done
+}
+
+// Record returns what a request carries of the last entry: see [logproof.Record].
+func (r Receipt) Record() ([]byte, error) {
+	if len(r.Indexes) == 0 {
+		return nil, errors.New("ledger: nothing was entered")
+	}
+	last := len(r.Indexes) - 1
+	record, err := logproof.NewRecord(r.Indexes[last], r.Leaves[last], r.Checkpoint)
+	if err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	return record.Marshal(), nil
 }
 
 // VerifierKey returns the log's public key in note form: name+hash+base64(0x02 ‖ SubjectPublicKeyInfo), where the

@@ -228,8 +228,14 @@ func (s *Service) abandon(ctx context.Context, p store.Payment, a store.Attempt,
 
 // step commits one transition of a payment and its last attempt.
 func (s *Service) step(ctx context.Context, p *store.Payment, a *store.Attempt, event, outcome string, more func(*ledger.Tx) error) error {
+	_, err := s.enterStep(ctx, p, a, event, outcome, more)
+	return err
+}
+
+// enterStep is step for a caller who tells others where its entry stands.
+func (s *Service) enterStep(ctx context.Context, p *store.Payment, a *store.Attempt, event, outcome string, more func(*ledger.Tx) error) (ledger.Receipt, error) {
 	failpoint.Here("before " + event)
-	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
+	receipt, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		current, err := tx.Payment(p.ID)
 		if err != nil {
 			return err
@@ -261,7 +267,7 @@ func (s *Service) step(ctx context.Context, p *store.Payment, a *store.Attempt, 
 		failpoint.Here("after " + event)
 		s.notify(p.ID)
 	}
-	return err
+	return receipt, err
 }
 
 // finish commits the end of an attempt. The outcome is a fact of the outside world, so it is committed again and

@@ -54,13 +54,17 @@ func (s *Service) send(ctx context.Context, p *store.Payment, a *store.Attempt, 
 	for i, route := range routes {
 		announced := *a
 		announced.Status, announced.Connector = attemptAuthorizing, route.Name
-		if failed := s.step(ctx, p, &announced, event, ledger.Success, func(tx *ledger.Tx) (err error) {
+		receipt, failed := s.enterStep(ctx, p, &announced, event, ledger.Success, func(tx *ledger.Tx) (err error) {
 			announced.Trace, err = s.trace(tx, m)
 			return err
-		}); failed != nil {
+		})
+		if failed != nil {
 			return answer, errors.Join(err, failed) // of the connector before, nothing was sent either
 		}
 		*a, request.Trace = announced, announced.Trace
+		if request.Record, err = receipt.Record(); err != nil {
+			return pci.SaleResult{Outcome: pci.Unsent}, err
+		}
 		ask := route.Sale
 		if p.Capture == captureManual {
 			ask = route.Authorize

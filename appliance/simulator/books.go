@@ -26,6 +26,7 @@ type Booking struct {
 	Currency string       `json:"currency"` // ISO 4217, alphabetic; numeric where there is no such code
 	Card     string       `json:"card"`     // first six and last four digits, below 15 digits the last four
 	State    BookingState `json:"state"`
+	Record   string       `json:"record,omitempty"` // the ledger record that came with it, in base64
 }
 
 // BookingState is what became of a sale or an authorization.
@@ -83,6 +84,9 @@ func newBooks() books {
 		advices: make(map[bookingKey]string), batches: make(map[batchKey]*pci.Totals), balanced: make(map[bookingKey]reply)}
 }
 
+// recordField is where the appliance of a trial sends its ledger record.
+const recordField = 126
+
 // entryOf reads what a request says of itself; it is not ok without amount, trace number, reference, terminal
 // and currency.
 func entryOf(request *iso8583.Message) (entry bookEntry, ok bool) {
@@ -98,6 +102,7 @@ func entryOf(request *iso8583.Message) (entry bookEntry, ok bool) {
 	entry.Amount = int64(amount) // twelve digits
 	entry.STAN, entry.RRN, entry.Terminal = request.Text(11), request.Text(37), request.Text(41)
 	entry.Currency = alphabetic(request.Text(49))
+	entry.Record = string(request.AppendTo(nil, recordField))
 	if entry.sent = request.Text(7); of1993(request) {
 		entry.sent = request.Text(12)
 	}
