@@ -172,7 +172,8 @@ func (s *Service) sell(ctx context.Context, p store.Payment, a store.Attempt, ca
 		}
 		request.Domain, request.Token, request.Initiator, request.NetworkID = a.Domain, a.Token, a.Initiator, networkID
 	}
-	answer, err := s.send(ctx, &p, &a, m, request)
+	answer, leave, err := s.send(ctx, &p, &a, m, request)
+	defer leave()
 	if a.Status != attemptAuthorizing { // it could not be announced
 		reason := api.ReasonTryAgain
 		if _, ok := errors.AsType[*routing.NotServedError](err); ok {

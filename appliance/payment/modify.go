@@ -3,6 +3,7 @@ package payment
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/finterra/finpay/api"
@@ -87,7 +88,14 @@ func (s *Service) modify(ctx context.Context, caller api.Caller, c change, idemp
 			return s.ended(ctx, c.Payment, answer, err)
 		}
 	}
+	leave, err := s.enterFor(ctx, c.Payment)
+	if err != nil {
+		return store.Modification{}, err
+	}
 	m, err := s.announce(ctx, caller, c, first)
+	if err != nil {
+		leave()
+	}
 	if errors.Is(err, errRepeat) {
 		answer, _, err := s.repeat(ctx, first)
 		return s.ended(ctx, c.Payment, answer, err)
@@ -100,12 +108,29 @@ func (s *Service) modify(ctx context.Context, caller api.Caller, c change, idemp
 	started := s.start(func(ctx context.Context) {
 		defer wake(s.repeats) // deferred first, so that it comes last: the queue takes over what was not answered
 		defer s.land(m.ID)
+		defer leave()
 		s.first(ctx, m)
 	})
 	if !started { // shutting down: the next process does what is left
+		leave()
 		s.land(m.ID)
 	}
 	return s.ended(ctx, c.Payment, m.ID, nil)
+}
+
+// enterFor waits while the connector of a payment is kept at rest. The caller calls leave when what it sends is entered.
+func (s *Service) enterFor(ctx context.Context, id string) (leave func(), err error) {
+	_, a, err := subject(s.cfg.Store.Read(ctx), id)
+	if err != nil {
+		return nil, translate(err)
+	}
+	if a == nil {
+		return func() {}, nil
+	}
+	if leave, err = s.gates.enter(ctx, a.Connector); err != nil {
+		return nil, fmt.Errorf("%w: the connector's books are being compared: %w", api.ErrUnavailable, err)
+	}
+	return leave, nil
 }
 
 // announce commits a modification with its signed entry. The caller sends it, and lands it when that is done.

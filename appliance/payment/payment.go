@@ -108,6 +108,8 @@ type Service struct {
 	flights    map[string]bool       // modifications that somebody is sending, by id
 	reversals  chan struct{}         // there is an attempt to reverse
 	repeats    chan struct{}         // there is a modification to repeat
+
+	gates gates
 }
 
 // New returns a service.

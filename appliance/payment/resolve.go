@@ -201,6 +201,11 @@ func (s *Service) reverse(ctx context.Context, a store.Attempt, repeat bool) err
 	if err != nil {
 		return err // and is due again: nobody else may be told
 	}
+	leave, err := s.gates.enter(ctx, a.Connector)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	failpoint.Here("before reversal")
 	acknowledged, err := connector.Reverse(ctx, pci.ReversalRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: p.Amount,
 		Merchant: m.Profile, Original: a.Trace, OriginalMTI: mti(p), Reference: a.Reference, Trace: a.Reversal, Repeat: repeat})

@@ -43,42 +43,56 @@ func (s *Service) checkServed(m store.Merchant, request api.CreatePayment) error
 
 // send finds the connector for a sale or an authorization, announces it in a signed entry, and sends it. Where certainly nothing
 // left for one connector, the next is announced with a trace of its own, and asked. What could not be announced leaves a in its
-// status: nothing was sent.
-func (s *Service) send(ctx context.Context, p *store.Payment, a *store.Attempt, m store.Merchant, request pci.SaleRequest) (pci.SaleResult, error) {
-	answer := pci.SaleResult{Outcome: pci.Unsent}
+// status: nothing was sent. The caller calls leave when the outcome is entered.
+func (s *Service) send(ctx context.Context, p *store.Payment, a *store.Attempt, m store.Merchant, request pci.SaleRequest) (answer pci.SaleResult, leave func(), err error) {
+	answer, leave = pci.SaleResult{Outcome: pci.Unsent}, func() {}
 	routes, err := s.cfg.Connectors.Candidates(need(*p, a, m, request.Authentication))
 	if err != nil {
-		return answer, err
+		return answer, leave, err
 	}
 	event := "payment.authorizing"
 	for i, route := range routes {
-		announced := *a
-		announced.Status, announced.Connector = attemptAuthorizing, route.Name
-		receipt, failed := s.enterStep(ctx, p, &announced, event, ledger.Success, func(tx *ledger.Tx) (err error) {
-			announced.Trace, err = s.trace(tx, m)
-			return err
-		})
-		if failed != nil {
-			return answer, errors.Join(err, failed) // of the connector before, nothing was sent either
+		leave() // the connector before
+		inside, refused := s.gates.enter(ctx, route.Name)
+		if refused != nil {
+			return answer, func() {}, errors.Join(err, refused)
 		}
-		*a, request.Trace = announced, announced.Trace
-		if request.Record, err = receipt.Record(); err != nil {
-			return pci.SaleResult{Outcome: pci.Unsent}, err
+		leave = inside
+		before := err
+		if answer, err = s.sendBy(ctx, route, event, p, a, m, request); a.Status != attemptAuthorizing || a.Connector != route.Name {
+			return answer, leave, errors.Join(before, err) // of the connector before, nothing was sent either
 		}
-		ask := route.Sale
-		if p.Capture == captureManual {
-			ask = route.Authorize
-		}
-		failpoint.Here("before sale")
-		answer, err = ask(ctx, request)
-		failpoint.Here("after sale")
 		if answer.Outcome != pci.Unsent || i == len(routes)-1 || errors.Is(err, pci.ErrGone) || ctx.Err() != nil {
 			break
 		}
 		s.cfg.Log.WarnContext(ctx, "nothing left by a connector, the next is asked", "payment", p.ID, "connector", route.Name, "error", err)
 		event = "payment.rerouted"
 	}
-	return answer, err
+	return answer, leave, err
+}
+
+// sendBy announces a sale by a connector and sends it. What could not be announced leaves a as it was.
+func (s *Service) sendBy(ctx context.Context, route *routing.Route, event string, p *store.Payment, a *store.Attempt, m store.Merchant, request pci.SaleRequest) (pci.SaleResult, error) {
+	announced := *a
+	announced.Status, announced.Connector = attemptAuthorizing, route.Name
+	receipt, err := s.enterStep(ctx, p, &announced, event, ledger.Success, func(tx *ledger.Tx) (err error) {
+		announced.Trace, err = s.trace(tx, m)
+		return err
+	})
+	if err != nil {
+		return pci.SaleResult{Outcome: pci.Unsent}, err
+	}
+	*a, request.Trace = announced, announced.Trace
+	if request.Record, err = receipt.Record(); err != nil {
+		return pci.SaleResult{Outcome: pci.Unsent}, err
+	}
+	ask := route.Sale
+	if p.Capture == captureManual {
+		ask = route.Authorize
+	}
+	failpoint.Here("before sale")
+	defer failpoint.Here("after sale")
+	return ask(ctx, request)
 }
 
 // checkCapable refuses what the connector of a sale cannot do.

@@ -68,9 +68,15 @@ func (s *Service) Unanswered(ctx context.Context) (int, error) {
 // again repeats a modification, unless it has ended since the queue was read.
 func (s *Service) again(ctx context.Context, id string) error {
 	m, err := s.cfg.Store.Read(ctx).Modification(id)
-	switch {
-	case err != nil || !m.Open():
+	if err != nil || !m.Open() {
 		return err
+	}
+	leave, err := s.enterFor(ctx, m.PaymentID)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	switch {
 	case m.Status == store.ModificationIndeterminate:
 		return s.settleRefund(ctx, m)
 	case m.Kind == store.ModificationRefund:
