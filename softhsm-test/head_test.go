@@ -257,24 +257,30 @@ func TestAnHSMThatDoesNotKeepTheHeadDelaysNobody(t *testing.T) {
 	module, device := faultModule(t)
 	s := newSystem(t, module)
 	s.headIsKept()
+	told := func(text string) int {
+		log, err := os.ReadFile(filepath.Join(s.cfg.State(), "serve.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(log), text)
+	}
+	// SoftHSM2 itself fails to keep an object now and then, which is told too.
+	before, again := told("the log's head cannot be kept"), told("the log's head is kept again")
+	failures := s.metric("finpay_ledger_head_failures_total")
 	const never = 1 << 30
 	device.Inject(fault.CreateObject, 1, never, fault.Returns(pkcs11.CKR_DEVICE_MEMORY))
 	s.until("it has failed twice", func() bool {
 		if s.create().Status != api.StatusCreated {
 			t.Error("a payment was not created")
 		}
-		return s.metric("finpay_ledger_head_failures_total") >= 2
+		return s.metric("finpay_ledger_head_failures_total") >= failures+2
 	})
 	device.Heal()
 	s.headIsKept()
-	log, err := os.ReadFile(filepath.Join(s.cfg.State(), "serve.log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := strings.Count(string(log), "the log's head cannot be kept"); n != 1 {
+	if n := told("the log's head cannot be kept") - before; n != 1 {
 		t.Errorf("%d warnings", n)
 	}
-	if !strings.Contains(string(log), "the log's head is kept again") {
+	if told("the log's head is kept again") == again {
 		t.Error("that it is kept again is not told")
 	}
 }

@@ -48,7 +48,7 @@ func (q Queries) CoveredRows(row func(name, hash string) error) error {
 		return row(table+"/"+key, hash)
 	}
 	for _, table := range []func(hashed func(table, key string, value any) error) error{
-		q.coveredMerchants, q.coveredAuditors, q.coveredPayments, q.coveredKeys, q.coveredTokenStates, q.coveredTokenRows, q.coveredLogs,
+		q.coveredMerchants, q.coveredAuditors, q.coveredPayments, q.coveredKeys, q.coveredTokenStates, q.coveredTokenRows, q.coveredLogs, q.coveredSettlements,
 	} {
 		if err := table(hashed); err != nil {
 			return err

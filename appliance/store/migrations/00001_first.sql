@@ -116,6 +116,25 @@ CREATE TABLE modifications (
 CREATE INDEX modifications_by_payment ON modifications (payment_id, id);
 CREATE UNIQUE INDEX modifications_open ON modifications (payment_id) WHERE status IN ('pending', 'indeterminate');
 
+-- Comparisons of books with acquirers, each of a terminal in one currency.
+CREATE TABLE settlements (
+    id              TEXT PRIMARY KEY,
+    connector       TEXT NOT NULL,
+    terminal        TEXT NOT NULL,
+    currency        TEXT NOT NULL,
+    log             INTEGER NOT NULL,       -- number of the log that the entries are in
+    entries_from    INTEGER NOT NULL,       -- the first entry that is counted
+    entries_through INTEGER NOT NULL,       -- the first that is not
+    status          TEXT NOT NULL CHECK (status IN ('pending', 'balanced', 'out_of_balance')),
+    ours            TEXT NOT NULL,          -- JSON: counts and sums
+    theirs          TEXT NOT NULL,          -- JSON, as far as the acquirer has told them
+    stan            TEXT NOT NULL,
+    sent_at         TEXT NOT NULL,
+    created_at      TEXT NOT NULL,
+    updated_at      TEXT NOT NULL
+) STRICT;
+CREATE INDEX settlements_of ON settlements (connector, terminal, currency, id);
+
 -- The registry of issued tokens. No hash of a PAN, nothing from which a PAN follows without the HSM. What is issued is an
 -- immutable record; package runs keeps records in these four tables and moves them between them.
 CREATE TABLE token_tail (
@@ -395,6 +414,7 @@ DROP TABLE token_pages;
 DROP TABLE token_chunks;
 DROP TABLE token_runs;
 DROP TABLE token_tail;
+DROP TABLE settlements;
 DROP TABLE modifications;
 DROP TABLE attempts;
 DROP TABLE customers;
