@@ -55,14 +55,14 @@ func scanSettlement(row scanner) (s Settlement, err error) {
 // Settlements returns a connector's, newest first; of all connectors where none is named.
 func (q Queries) Settlements(connector string, limit int) (list []Settlement, err error) {
 	err = each(q, scanSettlement, func(s Settlement) error { list = append(list, s); return nil },
-		"SELECT "+settlementColumns+" FROM settlements WHERE ?1 = '' OR connector = ?1 ORDER BY id DESC LIMIT ?2", connector, limit)
+		"SELECT "+settlementColumns+" FROM settlements WHERE ?1 = '' OR connector = ?1 ORDER BY log DESC, entries_through DESC, terminal, currency LIMIT ?2", connector, limit)
 	return list, err
 }
 
 // PendingSettlements returns a connector's that are not answered, oldest first.
 func (q Queries) PendingSettlements(connector string) (list []Settlement, err error) {
 	err = each(q, scanSettlement, func(s Settlement) error { list = append(list, s); return nil },
-		"SELECT "+settlementColumns+" FROM settlements WHERE connector = ? AND status = 'pending' ORDER BY id", connector)
+		"SELECT "+settlementColumns+" FROM settlements WHERE connector = ? AND status = 'pending' ORDER BY log, entries_through, terminal, currency", connector)
 	return list, err
 }
 
@@ -80,7 +80,7 @@ func (q Queries) SettledKeys(connector string) (list []Settlement, err error) {
 // LastBalanced returns the newest settlement of a terminal and currency at which both sides agreed.
 func (q Queries) LastBalanced(connector, terminal string, currency pci.Currency) (Settlement, error) {
 	return scanSettlement(q.q.QueryRowContext(q.ctx, "SELECT "+settlementColumns+` FROM settlements
-		WHERE connector = ? AND terminal = ? AND currency = ? AND status = 'balanced' ORDER BY id DESC LIMIT 1`, connector, terminal, currency))
+		WHERE connector = ? AND terminal = ? AND currency = ? AND status = 'balanced' ORDER BY log DESC, entries_through DESC LIMIT 1`, connector, terminal, currency))
 }
 
 // PutSettlement writes a settlement.
@@ -96,7 +96,7 @@ func (tx *Tx) PutSettlement(s Settlement) error {
 	}
 	return tx.write("settlements", s.ID, s, `INSERT INTO settlements (`+settlementColumns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (id) DO UPDATE SET status = excluded.status, theirs = excluded.theirs, updated_at = excluded.updated_at`,
-		s.ID, s.Connector, s.Terminal, s.Currency, s.Log, s.From, s.Through, s.Status, ours, theirs, s.Trace.STAN,
+		s.ID, s.Connector, s.Terminal, s.Currency, s.Log, s.From, s.Through, s.Status, string(ours), string(theirs), s.Trace.STAN,
 		formatTime(s.Trace.TransmittedAt), formatTime(s.CreatedAt), formatTime(s.UpdatedAt))
 }
 

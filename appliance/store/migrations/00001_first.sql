@@ -133,7 +133,7 @@ CREATE TABLE settlements (
     created_at      TEXT NOT NULL,
     updated_at      TEXT NOT NULL
 ) STRICT;
-CREATE INDEX settlements_of ON settlements (connector, terminal, currency, id);
+CREATE INDEX settlements_of ON settlements (connector, terminal, currency, log, entries_through);
 
 -- The registry of issued tokens. No hash of a PAN, nothing from which a PAN follows without the HSM. What is issued is an
 -- immutable record; package runs keeps records in these four tables and moves them between them.
