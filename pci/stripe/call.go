@@ -104,7 +104,7 @@ func (e *apiError) refused() bool {
 
 // passing reports whether another try may be answered better.
 func (e *apiError) passing() bool {
-	return e.status == http.StatusConflict || e.status == http.StatusTooManyRequests || e.status >= 500
+	return e.status == http.StatusConflict || e.status == http.StatusTooManyRequests || e.status >= 500 || e.status >= 400 && !e.read
 }
 
 // post sends a form under an idempotency key, which may be empty, and reads the answer into what. An error is
