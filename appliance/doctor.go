@@ -27,17 +27,18 @@ const ff1Rounds = 10
 
 // diagnosis is what doctor found; its JSON form is documented in docs/operations.md.
 type diagnosis struct {
-	Provider    string           `json:"provider"`
-	Module      string           `json:"module"`
-	HSM         hsm.Description  `json:"hsm"`
-	Roles       []hsm.Capability `json:"roles"`
-	FF1         ff1Report        `json:"ff1"` // zeros without --ff1-vectors
-	RoundTripUS float64          `json:"round_trip_us"`
-	Batches     []batchTime      `json:"batches"`
-	Batch       int              `json:"recommended_batch"`
-	TokensPerS  int              `json:"tokens_per_second"`
-	Process     []standing       `json:"process"`
-	Failures    []string         `json:"failures"`
+	Provider    string              `json:"provider"`
+	Module      string              `json:"module"`
+	HSM         hsm.Description     `json:"hsm"`
+	Roles       []hsm.Capability    `json:"roles"`
+	FF1         ff1Report           `json:"ff1"` // zeros without --ff1-vectors
+	RoundTripUS float64             `json:"round_trip_us"`
+	Batches     []batchTime         `json:"batches"`
+	Batch       int                 `json:"recommended_batch"`
+	TokensPerS  int                 `json:"tokens_per_second"`
+	Process     []standing          `json:"process"`
+	Connectors  []connectorStanding `json:"connectors"`
+	Failures    []string            `json:"failures"`
 
 	timing  hsm.Timing
 	vectors bool // FF1 vectors were given
@@ -67,6 +68,7 @@ func (c doctorCommand) Run(ctx context.Context, g globals) error {
 	if unsafe != nil {
 		d.Failures = append(d.Failures, unsafe.Error())
 	}
+	d.askConnectors(ctx, cfg)
 	broken := d.examine(ctx, cfg, vectors)
 	if broken != nil {
 		d.Failures = append(d.Failures, broken.Error())
@@ -203,6 +205,7 @@ func (d *diagnosis) print(w io.Writer) {
 	_ = table.Flush()
 
 	d.printSafeguards(w)
+	d.printConnectors(w)
 	d.printSpeed(w)
 	if d.vectors {
 		fmt.Fprintf(w, "\nFF1 vectors through the HSM: %d passed, %d failed, %d skipped\n", d.FF1.Passed, d.FF1.Failed, d.FF1.Skipped)
@@ -236,6 +239,41 @@ func (d *diagnosis) printSafeguards(w io.Writer) {
 			fmt.Fprintf(w, "\n%s: %s.\n", s.Name, s.means)
 		}
 	}
+}
+
+// askConnectors asks the appliance that serves, if one does, how its connectors stand. doctor itself connects to nobody: a second
+// sign-on would end the first at many hosts.
+func (d *diagnosis) askConnectors(ctx context.Context, cfg config.Config) {
+	d.Connectors = configuredConnectors(cfg)
+	var serving []connectorStanding
+	err := control.Call(ctx, cfg.State(), "connector list", nothing{}, &serving)
+	switch {
+	case err == nil:
+		d.Connectors = serving
+	case !errors.Is(err, control.ErrNotRunning):
+		d.Failures = append(d.Failures, fmt.Sprintf("the appliance that serves does not say how its connectors stand: %v", err))
+	}
+	for _, c := range d.Connectors {
+		if c.Health == healthNotConfigured {
+			d.Failures = append(d.Failures, fmt.Sprintf("payments wait for connector %q, which is not configured any more. Configure it again: what follows a sale goes to its connector and to no other", c.Name))
+		}
+	}
+}
+
+func (d *diagnosis) printConnectors(w io.Writer) {
+	fmt.Fprint(w, "\nConnectors, in order of preference, as the appliance that serves sees them:\n\n")
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, c := range d.Connectors {
+		mode, work := "live", ""
+		if c.Sandbox {
+			mode = "sandbox"
+		}
+		if c.Open {
+			work = "has work to finish"
+		}
+		fmt.Fprintf(table, "  %s\t%s\t%s\t%s\t%s\n", c.Name, c.Type, mode, c.Health, work)
+	}
+	_ = table.Flush()
 }
 
 func (d *diagnosis) printSpeed(w io.Writer) {

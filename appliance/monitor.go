@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -57,8 +58,7 @@ func (m *metrics) watch(a *appliance) {
 	m.registry.MustRegister(engineCollector{a.node.engine})
 	m.watchHead(a.node.head)
 	m.registry.MustRegister(custodyCollector{a.cards})
-	gauge("finpay_acquirer_up", "1 while the line to the acquirer is signed on.", func() float64 { return number(a.acquirer.Healthy()) })
-	counter("finpay_acquirer_late_total", "Answers that came after their request had been given up.", func() float64 { return float64(a.acquirer.Stats().Late) })
+	m.registry.MustRegister(connectorCollector{a})
 	gauge("finpay_reversals_pending", "Sales of unknown outcome whose reversal is not acknowledged yet.", count(a.payments.Pending))
 	gauge("finpay_modifications_pending", "Captures, voids and refunds that the acquirer has not answered yet.", count(a.payments.Unanswered))
 	counter("finpay_tokens_issued_total", "New tokens that were issued by API.", func() float64 { return float64(a.tokens.Stats().Issued) })
@@ -146,12 +146,12 @@ func (a *appliance) monitor(m *metrics) http.Handler {
 	return mux
 }
 
-// ready answers 200 when a payment could begin now. The acquirer's line is told but does not count: without it
+// ready answers 200 when a payment could begin now. Connectors are told but do not count: without them
 // shoppers are asked to try again, and nothing is lost.
 func (a *appliance) ready(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
-	answer := map[string]string{"hsm": "ok", "store": "ok", "acquirer": "ok"}
+	answer := map[string]string{"hsm": "ok", "store": "ok", "connectors": healthOK}
 	status := http.StatusOK
 	if err := a.node.engine.Ping(ctx); err != nil {
 		answer["hsm"], status = "not available", http.StatusServiceUnavailable
@@ -159,8 +159,14 @@ func (a *appliance) ready(w http.ResponseWriter, r *http.Request) {
 	if err := a.node.store.Ping(ctx); err != nil {
 		answer["store"], status = "not available", http.StatusServiceUnavailable
 	}
-	if !a.acquirer.Healthy() {
-		answer["acquirer"] = "not connected"
+	var down []string
+	for _, route := range a.routes.Routes() {
+		if !route.Healthy() {
+			down = append(down, route.Name)
+		}
+	}
+	if len(down) > 0 {
+		answer["connectors"] = healthDown + ": " + strings.Join(down, ", ")
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")

@@ -47,6 +47,7 @@ func (o *operations) table() map[string]control.Operation {
 		"import list":         operation(o, o.listImports),
 		"backup":              beside(o.makeBackup),
 		"payment resolve":     operation(o, o.resolvePayment),
+		"connector list":      beside(o.listConnectors),
 	}
 }
 

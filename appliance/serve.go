@@ -21,12 +21,12 @@ import (
 	"github.com/finterra/finpay/appliance/control"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/payment"
+	"github.com/finterra/finpay/appliance/routing"
 	"github.com/finterra/finpay/appliance/store/postings"
 	"github.com/finterra/finpay/appliance/tokens"
 	"github.com/finterra/finpay/appliance/webhook"
 	"github.com/finterra/finpay/appliance/witness"
 	"github.com/finterra/finpay/hsm"
-	"github.com/finterra/finpay/pci/acquiring"
 	"github.com/finterra/finpay/pci/custody"
 	"github.com/finterra/finpay/pci/intake"
 	"github.com/finterra/finpay/pci/threeds"
@@ -93,7 +93,8 @@ type appliance struct {
 	log      *slog.Logger
 	cards    *custody.Store
 	threeDS  *threeds.Server
-	acquirer *acquiring.Connector
+	routes   *routing.Router
+	lines    []line // what the routes lead to
 	payments *payment.Service
 	webhooks *webhook.Sender
 	events   *webhook.Register
@@ -126,8 +127,8 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 	if err := a.connectDirectoryServer(); err != nil {
 		return nil, fmt.Errorf("three_d_secure: %w", err)
 	}
-	if err := a.connectAcquirer(a.cipher); err != nil {
-		return nil, fmt.Errorf("acquirer: %w", err)
+	if err := a.connect(); err != nil {
+		return nil, err
 	}
 	roots, err := systemRootsAnd(cfg.Webhooks.CA)
 	if err != nil {
@@ -138,7 +139,7 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 	a.events = n.endpoints(cfg, a.webhooks.Wake)
 	a.payments = payment.New(payment.Config{
 		Store: n.store, Ledger: n.ledger, Merchants: n.merchants, Origins: mac{n.engine.MAC(n.keys.key(roleOrigin))},
-		Tokens: a.cipher, ThreeDS: a.threeDS, Acquirer: a.acquirer, Cards: a.cards, Outbox: a.webhooks.Wake,
+		Tokens: a.cipher, ThreeDS: a.threeDS, Connectors: a.routes, Cards: a.cards, Outbox: a.webhooks.Wake,
 		PublicURL: cfg.PublicURL, Session: cfg.Checkout.Session, Attempts: cfg.Checkout.Attempts, Challenge: cfg.ThreeDS.Challenge,
 		UnavailableRefuse: cfg.ThreeDS.Unavailable == "refuse", Log: log,
 	})
@@ -178,25 +179,6 @@ func (a *appliance) connectDirectoryServer() error {
 		Timeouts:        threeds.Timeouts{Authentication: a.cfg.ThreeDS.Timeout, Challenge: a.cfg.ThreeDS.Challenge},
 		Challenges:      a.cfg.Custody.Capacity,
 	}, a.cards, a.cipher)
-	return err
-}
-
-func (a *appliance) connectAcquirer(tokens *tokenization.Service) error {
-	line := acquiring.Config{
-		Address: a.cfg.Acquirer.Address, Spec: a.cfg.Acquirer.Spec, Header: a.cfg.Acquirer.Header, AnswerTimeout: a.cfg.Acquirer.AnswerTimeout,
-		EchoInterval: a.cfg.Acquirer.EchoInterval, SignOn: a.cfg.Acquirer.SignOn, AcquirerID: a.cfg.Acquirer.AcquirerID,
-		MatchTerminal: a.cfg.Acquirer.MatchTerminal, EntryMode: a.cfg.Acquirer.EntryMode, StoredEntryMode: a.cfg.Acquirer.StoredEntryMode,
-		Additional: acquiring.Additional(a.cfg.Acquirer.Additional),
-	}
-	if a.cfg.Acquirer.TLS {
-		client, err := a.clientTLS(a.cfg.Acquirer.CA)
-		if err != nil {
-			return err
-		}
-		line.TLS = client
-	}
-	var err error
-	a.acquirer, err = acquiring.New(line, a.cards, tokens)
 	return err
 }
 
@@ -258,6 +240,9 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	if err := a.payments.Recover(ctx); err != nil {
 		return err
 	}
+	if err := a.missingConnectors(ctx); err != nil {
+		return err
+	}
 	listeners, err := a.listen(metrics)
 	if err != nil {
 		return err
@@ -276,7 +261,9 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	var under errgroup.Group
 	under.Go(func() error { a.cards.Sweep(deep); return nil })
 	under.Go(func() error { a.threeDS.Run(deep); return nil })
-	under.Go(func() error { return a.acquirer.Run(deep) })
+	for _, l := range a.lines {
+		under.Go(func() error { return l.Run(deep) })
+	}
 	under.Go(func() error { a.webhooks.Run(deep); return nil })
 	under.Go(func() error { a.runYears(deep); return nil })
 	under.Go(func() error { a.node.merchants.Run(deep); return nil })

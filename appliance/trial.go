@@ -123,7 +123,7 @@ func (t *trial) startChild(g globals, name string) error {
 
 func (t *trial) logFile(name string) string { return filepath.Join(t.cfg.State(), name+".log") }
 
-// awaitReady returns when the appliance would take a payment and its acquirer's line is signed on.
+// awaitReady returns when the appliance would take a payment and its connectors are connected.
 func (t *trial) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -159,7 +159,7 @@ func ready(ctx context.Context, monitor string) bool {
 	}
 	defer func() { _ = response.Body.Close() }()
 	line, _ := bufio.NewReader(response.Body).ReadString('\n')
-	return response.StatusCode == http.StatusOK && strings.Contains(line, `"acquirer":"ok"`)
+	return response.StatusCode == http.StatusOK && strings.Contains(line, `"connectors":"ok"`)
 }
 
 func lastLine(path string) string {

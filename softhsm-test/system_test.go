@@ -220,7 +220,7 @@ func (s *system) awaitReady() {
 		}
 		defer func() { _ = response.Body.Close() }()
 		body, _ := io.ReadAll(response.Body)
-		return response.StatusCode == http.StatusOK && bytes.Contains(body, []byte(`"acquirer":"ok"`))
+		return response.StatusCode == http.StatusOK && bytes.Contains(body, []byte(`"connectors":"ok"`))
 	})
 }
 

@@ -24,7 +24,7 @@
 //
 // PAN and security code go from locked memory into a message that is built in locked memory, leave in one write,
 // and are wiped before the answer is awaited. Answers are read into locked memory, and what they may echo of
-// the card is wiped before anything else looks at them. With TLS, records are sealed in the buffer that they leave by, and
+// the card is wiped before anything else looks at them. With TLS (1.2, see package wire), records are sealed from there, and
 // what was opened is wiped by package wire. Errors and logs carry no card data.
 //
 // # What is not

@@ -128,7 +128,7 @@ func (c *Conn) Handshake(ctx context.Context) error {
 // ConnectionState is what [http.Request.TLS] is made from.
 func (c *Conn) ConnectionState() tls.ConnectionState { return c.tls.ConnectionState() }
 
-// Write implements [net.Conn]. crypto/tls seals in the buffer that it sends, so nothing is left.
+// Write implements [net.Conn]. Of a [Client] it seals from p itself, so nothing is left.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.enter() // it may be the first, with the handshake
 	n, err := c.tls.Write(p)

@@ -18,7 +18,7 @@ import (
 
 // Transport is an [http.RoundTripper] that keeps no copy of what it sends. That of net/http copies a body into the
 // connection's write buffer, where the last request stays for as long as the connection does. Here the body goes
-// from the caller's memory to [tls.Conn], which encrypts each record in the buffer that it goes out of.
+// from the caller's memory to [Client]'s connection, which seals it from there.
 //
 // It speaks HTTP/1.1 over TLS and opens a connection for each request; resumed sessions make that one round trip
 // cheaper. What was read is overwritten in every buffer when the response's body is closed.

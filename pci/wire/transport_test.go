@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -101,5 +102,33 @@ func TestTheContextEndsAnExchange(t *testing.T) {
 	}
 	if err == nil {
 		_ = resp.Body.Close()
+	}
+}
+
+// In TLS 1.3 crypto/tls may leave plaintext in a buffer that nobody can reach: see [Client].
+func TestClientsSealFromTheCallersMemory(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, tls.VersionName(r.TLS.Version)+" "+tls.CipherSuiteName(r.TLS.CipherSuite))
+	}))
+	server.TLS = &tls.Config{CurvePreferences: []tls.CurveID{tls.X25519}}
+	server.StartTLS()
+	defer server.Close()
+	own := server.Client().Transport.(*http.Transport).TLSClientConfig
+	own.MinVersion = tls.VersionTLS13 // what a caller asks for does not bring it back
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&Transport{TLS: own}).RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if said := string(text); err != nil || !strings.HasPrefix(said, "TLS 1.2 TLS_ECDHE_") || !strings.Contains(said, "_GCM_") && !strings.Contains(said, "_POLY1305_") {
+		t.Errorf("%s, %v", text, err)
+	}
+	if own.MinVersion != tls.VersionTLS13 {
+		t.Error("the caller's configuration was changed")
 	}
 }

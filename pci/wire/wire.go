@@ -12,6 +12,8 @@
 // When a handler that has called [Wipe] answers, no byte of the request's body is left in either buffer. Bytes that nobody has
 // read yet are never touched.
 //
+// What is written to a [Client] or sent by a [Transport] is sealed from the caller's memory: no plaintext of it is copied.
+//
 // # What is not
 //
 // HTTP/2 has more buffers, in pools of its own, so connections of this package speak HTTP/1.1 only. What a caller puts into the
@@ -45,9 +47,22 @@ func (l *listener) Accept() (net.Conn, error) {
 	return newConn(raw, func(raw net.Conn) *tls.Conn { return tls.Server(raw, l.config) }), nil
 }
 
-// Client begins TLS on a connection to a counterparty, as [tls.Client] does. Its handshake comes with [Conn.Handshake], or
-// with its first Read or Write.
+// sealing are the cipher suites of TLS 1.2 that seal from the caller's memory: ECDHE with AES-GCM or ChaCha20-Poly1305.
+var sealing = []uint16{
+	tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+	tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+	tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+}
+
+// Client begins TLS on a connection to a counterparty, as [tls.Client] does, in version 1.2. Its handshake comes with
+// [Conn.Handshake], or with its first Read or Write. config is not changed.
+//
+// In version 1.3 crypto/tls (Go 1.26) appends what it writes to a buffer, then the record's type, and seals in place: where the
+// buffer is too small for type or tag, which its pool decides, it grows, and the one before keeps the plaintext. Nobody can
+// reach that one to wipe it. In version 1.2 it seals from the caller's memory into the buffer, and no plaintext is copied.
 func Client(raw net.Conn, config *tls.Config) *Conn {
+	config = config.Clone()
+	config.MinVersion, config.MaxVersion, config.CipherSuites = tls.VersionTLS12, tls.VersionTLS12, sealing
 	return newConn(raw, func(raw net.Conn) *tls.Conn { return tls.Client(raw, config) })
 }
 
