@@ -10,6 +10,7 @@ import (
 	"github.com/finterra/finpay/appliance/config"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/routing"
+	"github.com/finterra/finpay/appliance/settlement"
 	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/acquiring"
 	"github.com/finterra/finpay/pci/stripe"
@@ -66,7 +67,24 @@ func (a *appliance) connector(c config.Connector) (line, error) {
 		}
 		l.TLS = client
 	}
-	return acquiring.New(l, a.cards, a.cipher)
+	l.Events = func(e acquiring.Event) { a.told(c.Name, e) }
+	made, err := acquiring.New(l, a.cards, a.cipher)
+	if err != nil {
+		return nil, err
+	}
+	a.settling = append(a.settling, settlement.Connector{Name: c.Name, At: c.ISO8583.SettlementTime(), Reconciler: made})
+	return made, nil
+}
+
+// told takes what an acquirer says of its own accord.
+func (a *appliance) told(connector string, e acquiring.Event) {
+	switch e.Kind {
+	case acquiring.Cutover:
+		a.log.Info("the acquirer has closed its day: books are compared", "connector", connector)
+		a.settlement.Cutover(connector)
+	case acquiring.KeyChangeRefused:
+		a.log.Warn("the acquirer wants to exchange keys, which is not done here", "connector", connector)
+	}
 }
 
 // stripe shows no client certificate: Stripe knows its accounts by their keys.

@@ -48,6 +48,7 @@ type cli struct {
 	Backup     backupCommand     `cmd:"" help:"Write a copy of the database, while it serves or not; or verify one. Never overwrites."`
 	Restore    restoreCommand    `cmd:"" help:"Put a backup in the place of a database that is lost, damaged or old. Closes the old log and opens a new one."`
 	Payment    paymentCommand    `cmd:"" help:"End a payment of which a restored database does not know the outcome."`
+	Settlement settlementCommand `cmd:"" help:"Compare books with the acquirer, and list the comparisons."`
 	Version    versionCommand    `cmd:"" help:"Print the version."`
 }
 

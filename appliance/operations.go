@@ -47,6 +47,8 @@ func (o *operations) table() map[string]control.Operation {
 		"import list":         operation(o, o.listImports),
 		"backup":              beside(o.makeBackup),
 		"payment resolve":     operation(o, o.resolvePayment),
+		"settlement list":     operation(o, o.listSettlements),
+		"settlement run":      beside(o.runSettlement), // takes long where an acquirer does
 		"connector list":      beside(o.listConnectors),
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/payment"
 	"github.com/finterra/finpay/appliance/routing"
+	"github.com/finterra/finpay/appliance/settlement"
 	"github.com/finterra/finpay/appliance/store/postings"
 	"github.com/finterra/finpay/appliance/tokens"
 	"github.com/finterra/finpay/appliance/webhook"
@@ -88,23 +89,25 @@ func (serveCommand) Run(ctx context.Context, g globals) error {
 
 // appliance is everything that serves, wired.
 type appliance struct {
-	cfg      config.Config
-	node     *node
-	log      *slog.Logger
-	cards    *custody.Store
-	threeDS  *threeds.Server
-	routes   *routing.Router
-	lines    []line // what the routes lead to
-	payments *payment.Service
-	webhooks *webhook.Sender
-	events   *webhook.Register
-	cipher   *tokenization.Service       // computes tokens
-	ciphers  map[uint32]*hsm.BlockCipher // of the tokenization key's versions; operations guards it
-	tokens   *tokens.Service             // issues them
-	sealed   *intakeKeys
-	intake   *intake.Forms
-	auditors *auditor.Service
-	search   *postings.Index
+	cfg        config.Config
+	node       *node
+	log        *slog.Logger
+	cards      *custody.Store
+	threeDS    *threeds.Server
+	routes     *routing.Router
+	lines      []line // what the routes lead to
+	payments   *payment.Service
+	settling   []settlement.Connector // those whose books are compared
+	settlement *settlement.Service
+	webhooks   *webhook.Sender
+	events     *webhook.Register
+	cipher     *tokenization.Service       // computes tokens
+	ciphers    map[uint32]*hsm.BlockCipher // of the tokenization key's versions; operations guards it
+	tokens     *tokens.Service             // issues them
+	sealed     *intakeKeys
+	intake     *intake.Forms
+	auditors   *auditor.Service
+	search     *postings.Index
 
 	operations *operations
 	witnesses  *witness.Publisher // nil where none is configured
@@ -143,6 +146,8 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 		PublicURL: cfg.PublicURL, Session: cfg.Checkout.Session, Attempts: cfg.Checkout.Attempts, Challenge: cfg.ThreeDS.Challenge,
 		UnavailableRefuse: cfg.ThreeDS.Unavailable == "refuse", Log: log,
 	})
+	a.settlement = settlement.New(settlement.Config{Store: n.store, Ledger: n.ledger, Quiet: a.payments.Quiet, Trace: a.payments.Trace,
+		Connectors: a.settling, Log: log})
 	if a.search, err = postings.Open(ctx, cfg.State()); err != nil {
 		return nil, err
 	}
@@ -265,6 +270,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 		under.Go(func() error { return l.Run(deep) })
 	}
 	under.Go(func() error { a.webhooks.Run(deep); return nil })
+	under.Go(func() error { a.settlement.Run(decisions); return nil })
 	under.Go(func() error { a.runYears(deep); return nil })
 	under.Go(func() error { a.node.merchants.Run(deep); return nil })
 	under.Go(func() error { a.runIntakeKeys(deep); return nil })

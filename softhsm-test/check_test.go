@@ -16,16 +16,17 @@ import (
 
 // coveredTables are those whose rows entries cover.
 var coveredTables = []string{"merchants", "api_keys", "recipients", "payments", "attempts", "webhook_endpoints", "events", "keys", "token_states", "domain_acks",
-	"token_retirements", "token_imports", "token_changes", "auditor_grants"}
+	"token_retirements", "token_imports", "token_changes", "auditor_grants", "settlements"}
 
 // busy is a state directory in which every table has rows, after everything has stopped.
 func busy(t *testing.T) *vault {
 	v := newVault(t)
 	for _, card := range []string{"4111111111111111", "4539515151515151", "4539686868686864"} {
-		_, link := v.buy()
+		id, link := v.buy()
 		if _, _, err := v.shop.Pay(t.Context(), link, typed(card)); err != nil {
 			t.Fatal(err)
 		}
+		v.settled(id)
 	}
 	var numbers []string
 	for n := range 30 {
@@ -47,6 +48,7 @@ func busy(t *testing.T) *vault {
 	v.command("import", "open", v.apiKey, "--bound", "100", "--reason", "a test")
 	v.command("auditor", "link", "--name", "Ada Lovelace")
 	v.issue(t, "378282246310005") // one that is not of a batch
+	v.command("settlement", "run", "acquirer")
 	v.serve.stop()
 	return v
 }

@@ -57,6 +57,18 @@ type ISO8583 struct {
 	EntryMode       string     `yaml:"entry_mode"`
 	StoredEntryMode string     `yaml:"stored_entry_mode"`
 	Additional      Additional `yaml:"additional"`
+	// SettleAt is the time of day in UTC, as 03:00, at which books are compared; empty for on demand, and when the acquirer has
+	// closed its day.
+	SettleAt string `yaml:"settle_at"`
+}
+
+// SettlementTime is the time after midnight, UTC, at which books are compared; negative for no time of their own.
+func (i *ISO8583) SettlementTime() time.Duration {
+	at, err := time.Parse("15:04", i.SettleAt)
+	if err != nil {
+		return -1
+	}
+	return time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute
 }
 
 // Additional says where a sale carries what has no data element of its own.
@@ -149,6 +161,7 @@ func (c *Connector) validate() (wrong []string) {
 	case c.Type == ISO8583Connector && c.ISO8583 != nil:
 		_, port, err := net.SplitHostPort(c.ISO8583.Address)
 		want(err == nil && port != "", fmt.Sprintf("iso8583.address: %q is not host:port", c.ISO8583.Address))
+		want(c.ISO8583.SettleAt == "" || c.ISO8583.SettlementTime() >= 0, "iso8583.settle_at: a time of day such as 03:00, or nothing, is wanted")
 		want(c.ISO8583.AnswerTimeout > 0, "iso8583.answer_timeout: more than 0 is wanted")
 	case c.Type == StripeConnector && c.Stripe != nil:
 		u, err := url.Parse(c.Stripe.URL)

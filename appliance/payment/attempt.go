@@ -202,9 +202,9 @@ func (s *Service) sell(ctx context.Context, p store.Payment, a store.Attempt, ca
 	}
 }
 
-// trace gives a sale or a reversal its numbers. Both are unique per day and terminal: the STAN comes from a sequence
+// Trace gives a sale or a reversal its numbers. Both are unique per day and terminal: the STAN comes from a sequence
 // of a million per terminal, the RRN is the date in ISO 8583's manner (YDDDHH) and the STAN.
-func (s *Service) trace(tx *ledger.Tx, m store.Merchant) (pci.Trace, error) {
+func (s *Service) Trace(tx *ledger.Tx, m store.Merchant) (pci.Trace, error) {
 	n, err := tx.Next("stan/" + m.Profile.TerminalID)
 	if err != nil {
 		return pci.Trace{}, err

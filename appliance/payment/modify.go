@@ -156,7 +156,7 @@ func (s *Service) announce(ctx context.Context, caller api.Caller, c change, fir
 		if err != nil {
 			return err
 		}
-		if m.Trace, err = s.trace(tx, merchant); err != nil {
+		if m.Trace, err = s.Trace(tx, merchant); err != nil {
 			return err
 		}
 		m.CreatedAt = s.cfg.Now()

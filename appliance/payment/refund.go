@@ -82,7 +82,7 @@ func (s *Service) refundUncertain(ctx context.Context, m store.Modification) err
 		if err != nil {
 			return err
 		}
-		m.Reversal, err = s.trace(tx, merchant)
+		m.Reversal, err = s.Trace(tx, merchant)
 		return err
 	})
 }

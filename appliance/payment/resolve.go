@@ -33,7 +33,7 @@ func (s *Service) uncertain(ctx context.Context, p store.Payment, a store.Attemp
 	a.Status, a.Reason = attemptIndeterminate, string(api.ReasonUnknownOutcome)
 	s.finishWith(ctx, p, a, "payment.indeterminate", ledger.Failure, func(a *store.Attempt) func(*ledger.Tx) error {
 		return func(tx *ledger.Tx) (err error) {
-			a.Reversal, err = s.trace(tx, m)
+			a.Reversal, err = s.Trace(tx, m)
 			return err
 		}
 	})
@@ -86,7 +86,7 @@ func (s *Service) recoverSent(ctx context.Context, p store.Payment, a store.Atte
 	}
 	a.Status, a.Reason = attemptIndeterminate, string(api.ReasonUnknownOutcome)
 	return s.step(ctx, &p, &a, "payment.indeterminate", ledger.Failure, func(tx *ledger.Tx) (err error) {
-		a.Reversal, err = s.trace(tx, m)
+		a.Reversal, err = s.Trace(tx, m)
 		return err
 	})
 }

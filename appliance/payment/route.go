@@ -76,7 +76,7 @@ func (s *Service) sendBy(ctx context.Context, route *routing.Route, event string
 	announced := *a
 	announced.Status, announced.Connector = attemptAuthorizing, route.Name
 	receipt, err := s.enterStep(ctx, p, &announced, event, ledger.Success, func(tx *ledger.Tx) (err error) {
-		announced.Trace, err = s.trace(tx, m)
+		announced.Trace, err = s.Trace(tx, m)
 		return err
 	})
 	if err != nil {

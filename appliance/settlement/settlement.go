@@ -173,6 +173,7 @@ func (s *Service) announce(ctx context.Context, c Connector) (list []store.Settl
 			if p.Trace, err = s.cfg.Trace(tx, m); err != nil {
 				return err
 			}
+			p.Trace.RRN = "" // a comparison has none
 			if err := put(tx, p, "settlement.requested", ledger.Success); err != nil {
 				return err
 			}

@@ -83,7 +83,9 @@ var events = map[string]event{
 	"payment.reversed": {apiActivity, updated}, "payment.authorized": {apiActivity, updated}, "payment.capture_requested": {apiActivity, updated},
 	"payment.capture_refused": {apiActivity, updated}, "payment.void_requested": {apiActivity, updated}, "payment.voided": {apiActivity, updated},
 	"payment.refund_requested": {apiActivity, updated}, "payment.partially_refunded": {apiActivity, updated}, "payment.refunded": {apiActivity, updated},
-	"payment.card_chosen": {apiActivity, updated}, "payment.failed": {apiActivity, updated},
+	"settlement.requested": {entityManagement, viewed}, "settlement.balanced": {entityManagement, viewed},
+	"settlement.out_of_balance": {entityManagement, viewed},
+	"payment.card_chosen":       {apiActivity, updated}, "payment.failed": {apiActivity, updated},
 	"payment.refund_indeterminate": {apiActivity, updated}, "payment.refund_failed": {apiActivity, updated},
 }
 
