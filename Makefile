@@ -72,7 +72,7 @@ screenshots: deps ## each of the shopper's pages in each language, light and dar
 	SCREENSHOTS=$(CURDIR)/bin/screenshots go test -tags browser -run '^TestBrowserPages$$' -count 1 -timeout $(TIMEOUT) ./softhsm-test
 
 .PHONY: peers
-peers: deps ## programs of other hands: a log witness, and the conformance suite over openCryptoki and p11-kit; needs root or sudo
+peers: deps ## programs of other hands: a log witness, stripe-mock, and the conformance suite over openCryptoki and p11-kit; needs root or sudo
 	@.ci/deps opencryptoki p11kit ssh
 	@.ci/peers
 

@@ -26,6 +26,10 @@ type report struct {
 		Name, By, Detail string
 		OK, Required     bool
 	} `json:"process"`
+	Connectors []struct {
+		Name, Type, Health string
+		Open, Sandbox      bool
+	} `json:"connectors"`
 	Failures []string `json:"failures"`
 }
 
@@ -70,6 +74,9 @@ func TestDoctorFindsAGoodHSMGood(t *testing.T) {
 		if (safeguard.Required || safeguard.Name == "heap" || safeguard.Name == "registers") && !safeguard.OK || safeguard.By == "" || safeguard.Detail == "" {
 			t.Errorf("%+v", safeguard)
 		}
+	}
+	if len(r.Connectors) != 1 || r.Connectors[0].Name != "acquirer" || r.Connectors[0].Type != "iso8583" || r.Connectors[0].Health != "not asked" {
+		t.Errorf("connectors: %+v", r.Connectors)
 	}
 	if len(r.Process) != 6 {
 		t.Errorf("%d safeguards", len(r.Process))
