@@ -36,7 +36,8 @@ type apiKeyCommand struct {
 }
 
 type createKeyCommand struct {
-	Live         bool           `help:"Make a key under which real cards are charged. It needs a hardware HSM whose PIN is kept elsewhere."`
+	Merchant     string         `default:"mer_first" help:"Whose key it is."`
+	Live         bool           `help:"Say so where the merchant is live: under its keys real cards are charged. It needs a hardware HSM whose PIN is kept elsewhere."`
 	Scopes       []api.Scope    `help:"What the key may do: payments, tokens, detokenize; admin changes webhook endpoints; audit reads the whole log, every merchant's part." default:"payments" enum:"payments,tokens,detokenize,audit,admin"`
 	Allow        []netip.Prefix `help:"Addresses that may use the key; without it, all." placeholder:"203.0.113.0/24"`
 	ForSimulator bool           `help:"Hand the key to the simulated shop instead of showing it."`
@@ -51,7 +52,7 @@ func (c createKeyCommand) Run(ctx context.Context, g globals) error {
 		}
 		return equipShop(ctx, cfg)
 	}
-	key, err := operate[string](ctx, g, "api-key create", createAPIKey{c.Live, c.Scopes, c.Allow})
+	key, err := operate[string](ctx, g, "api-key create", createAPIKey{c.Merchant, c.Live, c.Scopes, c.Allow})
 	if err != nil {
 		return err
 	}
@@ -60,20 +61,30 @@ func (c createKeyCommand) Run(ctx context.Context, g globals) error {
 }
 
 type createAPIKey struct {
-	Live   bool
-	Scopes []api.Scope
-	Allow  []netip.Prefix
+	Merchant string
+	Live     bool
+	Scopes   []api.Scope
+	Allow    []netip.Prefix
 }
 
 func (o *operations) createAPIKey(ctx context.Context, by ledger.Operator, q createAPIKey) (string, error) {
-	mode := merchant.Test
+	m, err := o.node.store.Read(ctx).Merchant(q.Merchant)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return "", fmt.Errorf("there is no merchant %q", q.Merchant)
+	case err != nil:
+		return "", err
+	case q.Live && m.Profile.Sandbox:
+		return "", fmt.Errorf("%s is a merchant of the sandbox, and has test keys: make a live one with finpay merchant put", m.ID)
+	case !q.Live && !m.Profile.Sandbox:
+		return "", fmt.Errorf("%s is a live merchant: real cards are charged under its keys. Say so with --live", m.ID)
+	}
 	if q.Live {
 		if err := mayServeLive(ctx, o.cfg, o.node.engine); err != nil {
 			return "", err
 		}
-		mode = merchant.Live
 	}
-	return o.node.merchants.CreateKey(ctx, by, firstMerchant, merchant.KeyTerms{Mode: mode, Scopes: q.Scopes, Allow: q.Allow})
+	return o.node.merchants.CreateKey(ctx, by, m.ID, merchant.KeyTerms{Scopes: q.Scopes, Allow: q.Allow})
 }
 
 type rotateAPIKeyCommand struct {

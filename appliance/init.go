@@ -325,13 +325,13 @@ func (c initCommand) makeMerchant(ctx context.Context, cfg config.Config, n *nod
 	if !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	if err := n.merchants.Create(ctx, c.merchant()); err != nil {
+	if _, err := n.merchants.Enter(ctx, thisUser(), c.merchant()); err != nil {
 		return err
 	}
 	report.merchantID = firstMerchant
 	report.add("merchant", fmt.Sprintf("%s, %s", firstMerchant, c.MerchantName))
 	if report.apiKey, err = n.merchants.CreateKey(ctx, thisUser(), firstMerchant,
-		merchant.KeyTerms{Mode: merchant.Test, Scopes: []api.Scope{api.ScopePayments, api.ScopeTokens}}); err != nil {
+		merchant.KeyTerms{Scopes: []api.Scope{api.ScopePayments, api.ScopeTokens}}); err != nil {
 		return err
 	}
 	secrets, err := n.merchants.Secrets(ctx, firstMerchant)
@@ -400,6 +400,7 @@ func (c initCommand) merchant() store.Merchant {
 		ReturnHosts: []string{},
 		Profile: pci.Merchant{
 			ID:            firstMerchant,
+			Sandbox:       true,
 			Name:          c.MerchantName,
 			City:          "Kuala Lumpur",
 			Country:       "MY",

@@ -35,6 +35,7 @@ type cli struct {
 	Doctor     doctorCommand     `cmd:"" help:"Check the HSM: each role's operation, its speed, FF1 vectors. Leaves nothing behind."`
 	Serve      serveCommand      `cmd:"" help:"Run the appliance."`
 	Simulator  simulatorCommand  `cmd:"" help:"Run the simulated counterparties: acquirer, directory server, issuer, shop."`
+	Merchant   merchantCommand   `cmd:"" help:"Make a merchant of a profile, change it, show it, list all."`
 	APIKey     apiKeyCommand     `cmd:"" name:"api-key" help:"Make or revoke API keys."`
 	Tokenize   tokenizeCommand   `cmd:"" help:"Send cards to an appliance and print their tokens: NDJSON, standard input to standard output."`
 	Detokenize detokenizeCommand `cmd:"" help:"Have the cards behind tokens sealed to a recipient, and open them: NDJSON likewise."`

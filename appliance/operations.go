@@ -45,6 +45,8 @@ func (o *operations) table() map[string]control.Operation {
 		"import open":         operation(o, o.openImport),
 		"import close":        operation(o, o.closeImport),
 		"import list":         operation(o, o.listImports),
+		"merchant put":        operation(o, o.putMerchant),
+		"merchant list":       operation(o, o.listMerchants),
 		"backup":              beside(o.makeBackup),
 		"payment resolve":     operation(o, o.resolvePayment),
 		"settlement list":     operation(o, o.listSettlements),

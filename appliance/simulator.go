@@ -94,7 +94,7 @@ func equipShop(ctx context.Context, cfg config.Config) error {
 		return err
 	}
 	defer func() { _ = n.close() }()
-	apiKey, err := n.merchants.CreateKey(ctx, thisUser(), firstMerchant, merchant.KeyTerms{Mode: merchant.Test, Scopes: []api.Scope{api.ScopePayments}})
+	apiKey, err := n.merchants.CreateKey(ctx, thisUser(), firstMerchant, merchant.KeyTerms{Scopes: []api.Scope{api.ScopePayments}})
 	if err != nil {
 		return err
 	}

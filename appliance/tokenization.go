@@ -8,6 +8,7 @@ import (
 
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/config"
+	"github.com/finterra/finpay/appliance/merchant"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/appliance/tokens"
 	"github.com/finterra/finpay/pci"
@@ -88,8 +89,21 @@ func (a *appliance) checkMerchantDomains(ctx context.Context, domains *tokenizat
 		if _, err := domains.Serves(m.Domain); err != nil {
 			return fmt.Errorf("tokens.domains: merchant %s has the domain %q, which is not among them", id, m.Domain)
 		}
+		if err := checkDomainOf(a.cfg.Tokens.Domains, m); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// checkDomainOf refuses a merchant whose token space is not of its mode: a live card's token must mean nothing in the sandbox.
+func checkDomainOf(domains []config.Domain, m store.Merchant) error {
+	for _, d := range domains {
+		if d.ID == m.Domain && d.Sandbox == m.Profile.Sandbox {
+			return nil
+		}
+	}
+	return fmt.Errorf("tokens.domains: merchant %s (%s) has the domain %q, which is not among them or has another sandbox setting", m.ID, merchant.ModeOf(m), m.Domain)
 }
 
 // registry meets tokenization.Registry.

@@ -3,6 +3,7 @@ package pci
 // Merchant is what schemes, issuers and acquirers are told of the shop.
 type Merchant struct {
 	ID            string
+	Sandbox       bool   // no money moves: real counterparties are never told of it
 	Name          string // as it should appear on the statement, at most 25 characters (ISO 8583 DE 43)
 	City          string // at most 13 characters
 	Country       string // ISO 3166-1 alpha-2

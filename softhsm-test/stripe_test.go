@@ -22,6 +22,7 @@ func withStripe(t *testing.T, validator string) (*system, *fakestripe.Server) {
 	peer.Validator = validator
 	s := prepare(t, setting{"  - name: acquirer ", `  - name: stripe
     type: stripe
+    sandbox: true
     brands: [visa]
     stripe:
       url: ` + peer.URL + `
@@ -34,7 +35,7 @@ func withStripe(t *testing.T, validator string) (*system, *fakestripe.Server) {
 		t.Fatal(err)
 	}
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: peer.Certificate().Raw})
-	for name, text := range map[string][]byte{"key": []byte("sk_live_ofNoAccount0000"), "ca.pem": ca} {
+	for name, text := range map[string][]byte{"key": []byte("sk_test_ofNoAccount0000"), "ca.pem": ca} {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			t.Fatal(err)
 		}

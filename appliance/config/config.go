@@ -146,6 +146,7 @@ type Domain struct {
 	Format   string   `yaml:"format"`
 	Fallback string   `yaml:"fallback"` // for PAN lengths that the format cannot serve; empty for none
 	Accept   []string `yaml:"accept"`   // prefixes of the PANs that are taken; empty for all
+	Sandbox  bool     `yaml:"sandbox"`  // for merchants of the sandbox, and for no others
 }
 
 // ThreeDS is the 3-D Secure directory server.

@@ -34,12 +34,11 @@ const (
 
 // KeyTerms are what an API key may do, and from where.
 type KeyTerms struct {
-	Mode   Mode
 	Scopes []api.Scope
 	Allow  []netip.Prefix // addresses that may use it; empty for all
 }
 
-func (t KeyTerms) row(merchantID string, at time.Time) store.APIKey {
+func (t KeyTerms) row(m store.Merchant, at time.Time) store.APIKey {
 	scopes, allow := make([]string, len(t.Scopes)), make([]string, len(t.Allow))
 	for i, scope := range t.Scopes {
 		scopes[i] = string(scope)
@@ -47,12 +46,16 @@ func (t KeyTerms) row(merchantID string, at time.Time) store.APIKey {
 	for i, prefix := range t.Allow {
 		allow[i] = prefix.Masked().String()
 	}
-	return store.APIKey{MerchantID: merchantID, Mode: string(t.Mode), Scopes: strings.Join(scopes, " "), Allow: strings.Join(allow, " "), CreatedAt: at}
+	return store.APIKey{MerchantID: m.ID, Mode: string(ModeOf(m)), Scopes: strings.Join(scopes, " "), Allow: strings.Join(allow, " "), CreatedAt: at}
 }
 
-// CreateKey makes an API key. It is returned once and cannot be shown again.
+// CreateKey makes an API key of the merchant's mode. It is returned once and cannot be shown again.
 func (s *Service) CreateKey(ctx context.Context, by ledger.Operator, merchantID string, terms KeyTerms) (string, error) {
-	row := terms.row(merchantID, s.cfg.Now())
+	m, err := s.cfg.Store.Read(ctx).Merchant(merchantID)
+	if err != nil {
+		return "", fmt.Errorf("merchant %q: %w", merchantID, err)
+	}
+	row := terms.row(m, s.cfg.Now())
 	key, err := s.newKey(ctx, &row)
 	if err != nil {
 		return "", err

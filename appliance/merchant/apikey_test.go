@@ -12,7 +12,7 @@ import (
 
 func TestAKeyWorksFromItsAddressesOnly(t *testing.T) {
 	b := newBench(t)
-	key, err := b.CreateKey(t.Context(), operator, shop, KeyTerms{Mode: Test, Scopes: []api.Scope{api.ScopeTokens},
+	key, err := b.CreateKey(t.Context(), operator, shop, KeyTerms{Scopes: []api.Scope{api.ScopeTokens},
 		Allow: []netip.Prefix{netip.MustParsePrefix("203.0.113.77/24"), netip.MustParsePrefix("2001:db8::/32")}})
 	if err != nil {
 		t.Fatal(err)

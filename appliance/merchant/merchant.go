@@ -58,20 +58,6 @@ type Secrets struct {
 	Return string // rsec_…: verifies the signed return URL
 }
 
-// Create enters a merchant.
-func (s *Service) Create(ctx context.Context, m store.Merchant) error {
-	m.CreatedAt = s.cfg.Now()
-	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
-		if err := tx.PutMerchant(m); err != nil {
-			return err
-		}
-		tx.Record(ledger.Entry{Type: "merchant.created", Actor: "operator", Origin: "local", Outcome: ledger.Success, Resource: m.ID,
-			Data: map[string]any{"name": m.Profile.Name, "domain": m.Domain}})
-		return nil
-	})
-	return err
-}
-
 // Secrets returns a merchant's secrets.
 func (s *Service) Secrets(ctx context.Context, merchantID string) (Secrets, error) {
 	if _, err := s.cfg.Store.Read(ctx).Merchant(merchantID); err != nil {

@@ -123,7 +123,7 @@ func newBench(t *testing.T) *bench {
 	})
 	b.Service = New(Config{Store: s, Ledger: l, APIKey: mac{b.hsm, "apikey"}, Return: mac{b.hsm, "return"},
 		KEK: aead.NewKMSEnvelopeAEAD2(aead.AES256GCMKeyTemplate(), b.hsm), Now: func() time.Time { return b.now }})
-	if err := b.Create(t.Context(), store.Merchant{ID: shop, Profile: pci.Merchant{Name: "Pelangi Tea"}}); err != nil {
+	if _, err := b.Enter(t.Context(), ledger.Operator{Origin: "local"}, store.Merchant{ID: shop, Profile: pci.Merchant{Name: "Pelangi Tea", Sandbox: true}}); err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -131,7 +131,7 @@ func newBench(t *testing.T) *bench {
 
 func (b *bench) key(scopes ...api.Scope) string {
 	b.t.Helper()
-	key, err := b.CreateKey(b.t.Context(), operator, shop, KeyTerms{Mode: Test, Scopes: scopes})
+	key, err := b.CreateKey(b.t.Context(), operator, shop, KeyTerms{Scopes: scopes})
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -339,7 +339,7 @@ func TestAFailedLoginThatCouldNotBeEnteredIsEnteredTheNextTime(t *testing.T) {
 
 func TestSecretsAreTheSameEachTimeAndEachMerchantsOwn(t *testing.T) {
 	b := newBench(t)
-	if err := b.Create(t.Context(), store.Merchant{ID: "mer_2"}); err != nil {
+	if _, err := b.Enter(t.Context(), ledger.Operator{Origin: "local"}, store.Merchant{ID: "mer_2"}); err != nil {
 		t.Fatal(err)
 	}
 	first, err := b.Secrets(t.Context(), shop)
@@ -368,7 +368,7 @@ func TestWithoutTheHSMEverythingIsUnavailable(t *testing.T) {
 	key := b.key()
 	b.hsm.away.Store(true)
 	ctx := t.Context()
-	_, key2 := b.CreateKey(ctx, operator, shop, KeyTerms{Mode: Test})
+	_, key2 := b.CreateKey(ctx, operator, shop, KeyTerms{})
 	_, caller := b.Caller(ctx, key, "x")
 	_, secrets := b.Secrets(ctx, shop)
 	_, _, session := b.Session(ctx, "pay_1")

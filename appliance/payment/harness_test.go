@@ -84,7 +84,7 @@ func newWorld(t rapid.TB, change func(*Config)) *world {
 	w.open()
 	for _, id := range []string{ownShop, otherShop} {
 		m := store.Merchant{ID: id, Domain: id, Profile: pci.Merchant{ID: id, Name: "Pelangi Tea", TerminalID: terminal}}
-		if err := w.merchants.Create(context.Background(), m); err != nil {
+		if _, err := w.merchants.Enter(context.Background(), ledger.Operator{Origin: "local"}, m); err != nil {
 			t.Fatal(err)
 		}
 	}

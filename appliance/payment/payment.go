@@ -143,6 +143,9 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 			return api.Payment{}, err
 		}
 	}
+	if err := checkLimits(m, request); err != nil {
+		return api.Payment{}, err
+	}
 	if err := s.checkServed(m, request); err != nil {
 		return api.Payment{}, err
 	}

@@ -230,7 +230,7 @@ func TestReturnHosts(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.ReturnHosts = []string{"shop.example"}
-	if err := w.merchants.Create(t.Context(), m); err != nil {
+	if _, err := w.merchants.Enter(t.Context(), ledger.Operator{Origin: "local"}, m); err != nil {
 		t.Fatal(err)
 	}
 	for address, ok := range map[string]bool{

@@ -7,18 +7,34 @@ import (
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/ledger"
+	"github.com/finterra/finpay/appliance/merchant"
 	"github.com/finterra/finpay/appliance/routing"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/pci"
 )
 
-// need is what a payment, paid by the card of a, asks of a connector. All merchants are live.
+// need is what a payment, paid by the card of a, asks of a connector.
 func need(p store.Payment, a *store.Attempt, m store.Merchant, result pci.Authentication) routing.Request {
-	r := routing.Request{Merchant: m.ID, Need: pci.Need{Amount: p.Amount, ManualCapture: p.Capture == captureManual, External3DS: result.CAVV != ""}}
+	r := routing.Request{Merchant: m.ID, Sandbox: m.Profile.Sandbox, Need: pci.Need{Amount: p.Amount, ManualCapture: p.Capture == captureManual, External3DS: result.CAVV != ""}}
 	if a != nil {
 		r.Need.Brand = a.Card.Brand
 	}
 	return r
+}
+
+// checkLimits refuses what the merchant's profile does not allow.
+func checkLimits(m store.Merchant, request api.CreatePayment) error {
+	if len(m.Limits) == 0 {
+		return nil
+	}
+	most, ok := m.Limits[request.Currency]
+	if !ok {
+		return api.ErrInvalid.With("The merchant's profile allows no payments in %s.", request.Currency).At("/currency")
+	}
+	if request.Amount > most {
+		return api.ErrInvalid.With("The merchant's profile allows payments of up to %d, in the currency's minor unit.", most).At("/amount")
+	}
+	return nil
 }
 
 // checkServed refuses a payment that no connector would take, whatever the card.
@@ -30,6 +46,8 @@ func (s *Service) checkServed(m store.Merchant, request api.CreatePayment) error
 		return err
 	}
 	switch not.Lacks {
+	case "sandbox":
+		return api.ErrInvalid.With("No connector takes payments of %s merchants.", merchant.ModeOf(m))
 	case "currency":
 		return api.ErrInvalid.With("No connector takes payments in %s.", request.Currency).At("/currency")
 	case "amount":

@@ -57,7 +57,7 @@ var events = map[string]event{
 	"auditor.link_created": {entityManagement, created}, "auditor.certificate_registered": {entityManagement, created},
 	"auditor.ended": {entityManagement, deleted}, "auditor.forgotten": {entityManagement, deleted},
 	"api_key.created": {entityManagement, created}, "api_key.revoked": {entityManagement, deleted}, "api_key.rotated": {entityManagement, updated},
-	"merchant.created": {entityManagement, created}, "recipient.registered": {entityManagement, updated},
+	"merchant.created": {entityManagement, created}, "merchant.changed": {entityManagement, updated}, "recipient.registered": {entityManagement, updated},
 	"log.opened": {entityManagement, created}, "ledger.checked": {entityManagement, viewed}, "backup.made": {entityManagement, viewed},
 	"head.kept": {entityManagement, updated}, "head.accepted": {entityManagement, updated},
 	"witness.gap_opened": {entityManagement, updated}, "witness.gap_closed": {entityManagement, updated},

@@ -13,8 +13,9 @@ type Merchant struct {
 	ID           string
 	Domain       string
 	Profile      pci.Merchant
-	ReturnHosts  []string // that return URLs may name; empty: any
-	WebhookHosts []string // that webhook endpoints may be on; empty: any
+	Limits       map[pci.Currency]int64 // largest amounts of a payment in minor units, by currency; empty: any
+	ReturnHosts  []string               // that return URLs may name; empty: any
+	WebhookHosts []string               // that webhook endpoints may be on; empty: any
 	CreatedAt    time.Time
 }
 
@@ -31,17 +32,20 @@ type APIKey struct {
 	RevokedAt  time.Time
 }
 
-const merchantColumns = "id, domain, profile, return_hosts, webhook_hosts, created_at"
+const merchantColumns = "id, domain, profile, limits, return_hosts, webhook_hosts, created_at"
 
 func scanMerchant(row scanner) (Merchant, error) {
 	var m Merchant
-	var profile, returns, webhooks string
-	err := row.Scan(&m.ID, &m.Domain, &profile, &returns, &webhooks, scanTime{&m.CreatedAt})
+	var profile, limits, returns, webhooks string
+	err := row.Scan(&m.ID, &m.Domain, &profile, &limits, &returns, &webhooks, scanTime{&m.CreatedAt})
 	if err != nil {
 		return m, translate(err)
 	}
 	if err := json.Unmarshal([]byte(profile), &m.Profile); err != nil {
 		return m, fmt.Errorf("merchant %s: profile: %w", m.ID, err)
+	}
+	if err := json.Unmarshal([]byte(limits), &m.Limits); err != nil {
+		return m, fmt.Errorf("merchant %s: limits: %w", m.ID, err)
 	}
 	if err := json.Unmarshal([]byte(returns), &m.ReturnHosts); err != nil {
 		return m, fmt.Errorf("merchant %s: return hosts: %w", m.ID, err)
@@ -82,6 +86,10 @@ func (tx *Tx) PutMerchant(m Merchant) error {
 	if err != nil {
 		return err
 	}
+	limits, err := json.Marshal(m.Limits)
+	if err != nil {
+		return err
+	}
 	returns, err := json.Marshal(m.ReturnHosts)
 	if err != nil {
 		return err
@@ -91,9 +99,9 @@ func (tx *Tx) PutMerchant(m Merchant) error {
 		return err
 	}
 	return tx.write("merchants", m.ID, m, `INSERT INTO merchants (`+merchantColumns+`)
-		VALUES (?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET domain = excluded.domain, profile = excluded.profile,
+		VALUES (?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET domain = excluded.domain, profile = excluded.profile, limits = excluded.limits,
 		return_hosts = excluded.return_hosts, webhook_hosts = excluded.webhook_hosts`,
-		m.ID, m.Domain, string(profile), string(returns), string(webhooks), formatTime(m.CreatedAt))
+		m.ID, m.Domain, string(profile), string(limits), string(returns), string(webhooks), formatTime(m.CreatedAt))
 }
 
 const apiKeyColumns = "id, merchant_id, mode, mac, scopes, created_at, allow, ends_at, revoked_at"

@@ -106,7 +106,7 @@ func TestARepeatIsTheSameEndpoint(t *testing.T) {
 
 func TestAnEndpointIsItsMerchantsOwn(t *testing.T) {
 	b := newBench(t, "https://shop.example/", nil)
-	if err := b.merchants.Create(t.Context(), store.Merchant{ID: "mer_2"}); err != nil {
+	if _, err := b.merchants.Enter(t.Context(), ledger.Operator{Origin: "local"}, store.Merchant{ID: "mer_2"}); err != nil {
 		t.Fatal(err)
 	}
 	b.happen("evt_1")

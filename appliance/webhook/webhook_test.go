@@ -85,7 +85,7 @@ func newBench(t *testing.T, url string, change func(*Config)) *bench {
 	b.now.Store(time.Now().UnixNano()) // signatures are checked against the real clock
 	b.open()
 	t.Cleanup(b.close)
-	if err := b.merchants.Create(t.Context(), store.Merchant{ID: shop}); err != nil {
+	if _, err := b.merchants.Enter(t.Context(), ledger.Operator{Origin: "local"}, store.Merchant{ID: shop}); err != nil {
 		t.Fatal(err)
 	}
 	if url != "" {

@@ -3,6 +3,7 @@ CREATE TABLE merchants (
     id             TEXT PRIMARY KEY,
     domain         TEXT NOT NULL,          -- token space; several merchants may share one
     profile        TEXT NOT NULL,          -- JSON: name, MCC, country, acquirer and 3DS ids
+    limits         TEXT NOT NULL,          -- JSON: largest amounts in minor units, by currency; empty: any
     return_hosts   TEXT NOT NULL,          -- JSON: hosts that return URLs may name; empty: any
     webhook_hosts  TEXT NOT NULL,          -- JSON: hosts that webhook endpoints may be on; empty: any
     created_at     TEXT NOT NULL
