@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/config"
 	"github.com/finterra/finpay/softhsm-test/fakestripe"
 )
 
@@ -163,6 +164,48 @@ func TestKilledWhileStripeIsAskedNobodyIsChargedTwice(t *testing.T) {
 	s.serve.stop()
 	s.verifyLog()
 	noCardDataIn(t, s.cfg.State())
+}
+
+func TestAConnectorThatIsMissedIsNamed(t *testing.T) {
+	s, peer := withStripe(t, "")
+	s.serve.stop()
+	s.serve = s.start("serve", "FINPAY_FAILPOINT=after sale")
+	s.awaitReady()
+	id := s.entered("automatic")
+	<-s.serve.done
+	s.client.CloseIdleConnections()
+	file := filepath.Join(s.cfg.State(), config.FileName)
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, _ := strings.Cut(string(whole), "  - name: stripe")
+	_, after, found := strings.Cut(rest, "  - name: acquirer ")
+	if !found {
+		t.Fatal("the configuration has another form")
+	}
+	reconfigure := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.serve = s.start("serve")
+		s.awaitReady()
+	}
+	reconfigure(before + "  - name: acquirer " + after)
+	r, problems, code := s.doctor()
+	if code == 0 || !strings.Contains(problems, `payments wait for connector "stripe"`) || len(r.Connectors) != 2 || r.Connectors[1].Health != "not configured" || !r.Connectors[1].Open {
+		t.Errorf("exit %d, %s, %+v", code, problems, r.Connectors)
+	}
+	if p := s.payment(id); p.Status != api.StatusIndeterminate || peer.Moved() != 1250 || len(s.books().Bookings) != 0 {
+		t.Errorf("%s, %d moved, %d bookings at another", p.Status, peer.Moved(), len(s.books().Bookings))
+	}
+	s.serve.stop()
+	reconfigure(string(whole))
+	s.until("the sale is taken back", func() bool { return s.payment(id).Status == api.StatusFailed && peer.Moved() == 0 })
+	if log, err := os.ReadFile(filepath.Join(s.cfg.State(), "serve.log")); err != nil || !strings.Contains(string(log), "payments wait for a connector that is not configured") {
+		t.Errorf("the log does not say so (%v)", err)
+	}
 }
 
 // entered makes a payment and enters a card; the server may die of it.
