@@ -177,7 +177,7 @@ func (a *appliance) connectDirectoryServer() error {
 		UnknownRange:    threeds.Policy(a.cfg.ThreeDS.UnknownRange),
 		Timeouts:        threeds.Timeouts{Authentication: a.cfg.ThreeDS.Timeout, Challenge: a.cfg.ThreeDS.Challenge},
 		Challenges:      a.cfg.Custody.Capacity,
-	}, a.cards)
+	}, a.cards, a.cipher)
 	return err
 }
 

@@ -1,10 +1,13 @@
 package pci
 
 // AuthenticationRequest asks for EMV 3-D Secure before an authorization. The card is named by reference: only
-// pci reads its digits.
+// pci reads its digits. It is taken from custody or, with the expiry that is registered, from its token; one of
+// Card and Token is set.
 type AuthenticationRequest struct {
-	Payment         string // binds Card; also the key by which a result finds its payment
-	Card            CardRef
+	Payment         string  // binds Card; also the key by which a result finds its payment
+	Card            CardRef // zero with a stored credential
+	Domain          string  // of Token
+	Token           Token   // a stored credential
 	Amount          Amount
 	Merchant        Merchant
 	Cardholder      Cardholder

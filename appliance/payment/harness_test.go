@@ -496,8 +496,8 @@ type issuer struct {
 	on []pci.AuthenticationRequest
 }
 
-func (i *issuer) Method(_ context.Context, ref pci.CardRef, _, notificationURL string) (*pci.Method, error) {
-	behaviour, err := i.w.cards.get(ref)
+func (i *issuer) Method(_ context.Context, request pci.AuthenticationRequest, notificationURL string) (*pci.Method, error) {
+	behaviour, err := i.w.cards.get(request.Card)
 	if err != nil || !behaviour.method {
 		return nil, err
 	}

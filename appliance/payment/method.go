@@ -19,7 +19,7 @@ const methodTimeout = 13 * time.Second
 // runMethod has the browser run the 3DS Method of the card's range, where it has one, and says what became of it. What goes
 // wrong here is no reason not to authenticate.
 func (s *Service) runMethod(ctx context.Context, p *pci.AuthenticationRequest, notificationURL string) {
-	found, err := s.cfg.ThreeDS.Method(ctx, p.Card, p.Payment, notificationURL)
+	found, err := s.cfg.ThreeDS.Method(ctx, *p, notificationURL)
 	if err != nil {
 		s.cfg.Log.WarnContext(ctx, "the 3DS Method is left out", "payment", p.Payment, "error", err)
 		return

@@ -51,7 +51,7 @@ type Tokenizer interface {
 // Authenticator speaks 3-D Secure.
 type Authenticator interface {
 	// Method returns what the browser shows before, nil for nothing.
-	Method(ctx context.Context, card pci.CardRef, payment, notificationURL string) (*pci.Method, error)
+	Method(ctx context.Context, request pci.AuthenticationRequest, notificationURL string) (*pci.Method, error)
 	// MethodTransID reads the threeDSMethodData that an ACS has posted back, empty for none.
 	MethodTransID(data string) string
 	Authenticate(ctx context.Context, request pci.AuthenticationRequest) (pci.Authentication, error)

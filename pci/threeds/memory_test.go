@@ -174,7 +174,7 @@ func TestNoDigitIsLeftInMemory(t *testing.T) {
 	s, err := newServer(Config{
 		DirectoryServer: url, Client: &http.Client{Transport: &Transport{TLS: &tls.Config{RootCAs: trust}}},
 		ResultsURL: "https://finpay.example/results", ServerRefNumber: "x",
-	}, card)
+	}, card, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,16 +21,16 @@ type methodData struct {
 // maxMethodData is longer than any threeDSMethodData that an ACS posts back.
 const maxMethodData = 1024
 
-// Method returns the 3DS Method of the range of a card in custody, nil where it has none that can be run. notificationURL is where
-// the ACS's frame comes back to, at most 256 characters.
-func (s *Server) Method(ctx context.Context, card pci.CardRef, payment, notificationURL string) (*pci.Method, error) {
+// Method returns the 3DS Method of the range of the card that req is about, nil where it has none that can be run. notificationURL
+// is where the ACS's frame comes back to, at most 256 characters. Errors are those of [Server.Authenticate].
+func (s *Server) Method(ctx context.Context, req pci.AuthenticationRequest, notificationURL string) (*pci.Method, error) {
 	var found enrolment
-	err := s.cards.Lend(ctx, card, payment, func(c *pan.Card) error {
+	err := s.lend(ctx, req, func(c *pan.Card) error {
 		found = s.lookUp(c)
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("threeds: 3DS Method of %s: %w", payment, err)
+		return nil, fmt.Errorf("threeds: 3DS Method of %s: %w", req.Payment, err)
 	}
 	if found.status != insideRanges || checkURL(found.method, s.cfg.AllowHTTP) != nil || len(notificationURL) > 256 {
 		return nil, nil //nolint:nilnil // no method is the usual answer

@@ -16,13 +16,18 @@ func TestTheMethodGoesBeforeTheAuthentication(t *testing.T) {
 	})
 	s := startServer(t, d, nil)
 	const back = "https://pay.example/checkout/abc/method"
-	if m, err := s.Method(t.Context(), pci.NewCardRef(), "pay_1", back); m != nil || err != nil { // no ranges yet
+	of := func(payment string) pci.AuthenticationRequest {
+		request := testRequest()
+		request.Payment = payment
+		return request
+	}
+	if m, err := s.Method(t.Context(), testRequest(), back); m != nil || err != nil { // no ranges yet
 		t.Errorf("%+v, %v", m, err)
 	}
 	if err := s.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	m, err := s.Method(t.Context(), pci.NewCardRef(), "pay_1", back)
+	m, err := s.Method(t.Context(), testRequest(), back)
 	if err != nil || m == nil || m.URL != "https://acs.example/method" {
 		t.Fatalf("%+v, %v", m, err)
 	}
@@ -45,10 +50,10 @@ func TestTheMethodGoesBeforeTheAuthentication(t *testing.T) {
 			t.Errorf("%v %v, want %s %s", last["threeDSServerTransID"], last["threeDSCompInd"], m.ServerTransID, compInd)
 		}
 	}
-	if _, err := s.Method(t.Context(), pci.NewCardRef(), "pay_2", back); !errors.Is(err, pci.ErrGone) {
+	if _, err := s.Method(t.Context(), of("pay_2"), back); !errors.Is(err, pci.ErrGone) {
 		t.Errorf("another payment's card: %v", err)
 	}
-	if m, err := s.Method(t.Context(), pci.NewCardRef(), "pay_1", "https://pay.example/"+strings.Repeat("x", 256)); m != nil || err != nil {
+	if m, err := s.Method(t.Context(), testRequest(), "https://pay.example/"+strings.Repeat("x", 256)); m != nil || err != nil {
 		t.Errorf("an address that no ACS takes: %+v, %v", m, err)
 	}
 }
@@ -62,7 +67,7 @@ func TestAMethodThatNoBrowserMayBeSentToIsNone(t *testing.T) {
 		if err := s.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if m, err := s.Method(t.Context(), pci.NewCardRef(), "pay_1", "https://pay.example/x"); m != nil || err != nil {
+		if m, err := s.Method(t.Context(), testRequest(), "https://pay.example/x"); m != nil || err != nil {
 			t.Errorf("%s: %+v, %v", url, m, err)
 		}
 	}

@@ -39,6 +39,7 @@ import (
 	"github.com/finterra/finpay/pci/custody"
 	"github.com/finterra/finpay/pci/internal/lend"
 	"github.com/finterra/finpay/pci/internal/pan"
+	"github.com/finterra/finpay/pci/tokenization"
 )
 
 // MessageVersion is the version of the protocol that this package speaks.
@@ -101,17 +102,26 @@ type Server struct {
 	cfg        Config
 	client     *http.Client
 	cards      lend.Custody
+	tokens     lend.Tokens                // nil where stored credentials cannot be authenticated
 	ranges     atomic.Pointer[rangeTable] // nil until a first PRes was accepted
 	refreshing sync.Mutex
 	challenges *challenges
 }
 
-// New checks cfg and returns a server that takes its cards from cards. Its owner runs [Server.Run].
-func New(cfg Config, cards *custody.Store) (*Server, error) {
-	return newServer(cfg, lend.OfCustody(cards))
+// New checks cfg and returns a server that takes cards that were just entered from cards and stored ones from tokens,
+// which may be nil where there are none. Its owner runs [Server.Run].
+func New(cfg Config, cards *custody.Store, tokens *tokenization.Service) (*Server, error) {
+	if cards == nil {
+		return nil, errors.New("threeds: no custody to take cards from")
+	}
+	var stored lend.Tokens
+	if tokens != nil {
+		stored = lend.OfTokens(tokens)
+	}
+	return newServer(cfg, lend.OfCustody(cards), stored)
 }
 
-func newServer(cfg Config, cards lend.Custody) (*Server, error) {
+func newServer(cfg Config, cards lend.Custody, tokens lend.Tokens) (*Server, error) {
 	cfg.applyDefaults()
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -119,7 +129,7 @@ func newServer(cfg Config, cards lend.Custody) (*Server, error) {
 	// A redirect would make the client repeat the message elsewhere, or turn it into a GET.
 	client := *cfg.Client
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Server{cfg: cfg, client: &client, cards: cards, challenges: newChallenges(cfg.Challenges, cfg.Now)}, nil
+	return &Server{cfg: cfg, client: &client, cards: cards, tokens: tokens, challenges: newChallenges(cfg.Challenges, cfg.Now)}, nil
 }
 
 func (c *Config) applyDefaults() {
@@ -181,8 +191,8 @@ func checkURL(s string, allowHTTP bool) error {
 }
 
 // Authenticate asks for a payment authentication. Whatever the directory server does gives an outcome and no
-// error; errors are [pci.ErrGone], [pci.ErrUnavailable], [pci.ErrFull] and [*IncompleteError], and then nothing
-// was sent.
+// error; errors are [pci.ErrGone], [pci.ErrNotIssued], [pci.ErrUnavailable], [pci.ErrFull], [ErrCard] and [*IncompleteError],
+// and then nothing was sent.
 func (s *Server) Authenticate(ctx context.Context, req pci.AuthenticationRequest) (pci.Authentication, error) {
 	if !s.challenges.reserve() {
 		return pci.Authentication{}, fmt.Errorf("threeds: too many open challenges: %w", pci.ErrFull)
@@ -210,7 +220,7 @@ func (s *Server) compose(ctx context.Context, req pci.AuthenticationRequest, are
 		m     *message
 		found enrolment
 	)
-	err := s.cards.Lend(ctx, req.Card, req.Payment, func(card *pan.Card) error {
+	err := s.lend(ctx, req, func(card *pan.Card) error {
 		found = s.lookUp(card)
 		if found.status == outsideRanges || found.status == otherVersion {
 			return nil

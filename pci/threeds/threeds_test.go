@@ -100,7 +100,7 @@ func startServer(t *testing.T, d *directory, change func(*Config)) *Server {
 	if change != nil {
 		change(&cfg)
 	}
-	s, err := newServer(cfg, wallet{testPAN})
+	s, err := newServer(cfg, wallet{testPAN}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -566,7 +566,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 	} {
 		cfg := Config{DirectoryServer: "https://ds.example", Client: http.DefaultClient, ResultsURL: "https://r.example", ServerRefNumber: "x"}
 		change(&cfg)
-		if _, err := newServer(cfg, wallet{}); err == nil {
+		if _, err := newServer(cfg, wallet{}, nil); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
