@@ -13,6 +13,7 @@ type SaleRequest struct {
 	Amount         Amount
 	Merchant       Merchant
 	Authentication Authentication // ECI and CAVV travel in the message
+	Exemption      Exemption      // claimed towards the issuer
 	Trace          Trace
 	Record         []byte // where this request stands in the ledger, less than 200 bytes, opaque here; may be empty
 }
@@ -54,6 +55,8 @@ type SaleResult struct {
 	ActionCode   string // DE 39 as the acquirer answered it, where it speaks the edition of 1993: three digits
 	ApprovalCode string // DE 38, six characters
 	RRN          string // as the acquirer answered it
+	// Authenticate says that the issuer has declined for the cardholder to be authenticated, and would answer anew after that.
+	Authenticate bool
 }
 
 // CaptureRequest clears an amount that was authorized before, or a part of it. The PAN comes from the token.

@@ -14,8 +14,9 @@ import (
 	"github.com/finterra/finpay/pci/internal/pan"
 )
 
-// areq is an Authentication Request (table B.1) for deviceChannel 02 and messageCategory 01. acctNumber is not
-// among its fields: [newMessage] writes it from locked memory to locked memory.
+// areq is an Authentication Request (table B.1) for deviceChannel 02 and messageCategory 01. acctNumber and cardSecurityCode are
+// not among its fields: [newMessage] writes them from locked memory to locked memory. Fields that depend on the version are set
+// by [areq.speak], once the card's range is known.
 type areq struct {
 	MessageType    string `json:"messageType"`
 	MessageVersion string `json:"messageVersion"`
@@ -25,9 +26,12 @@ type areq struct {
 
 	ThreeDSCompInd                    string `json:"threeDSCompInd"`
 	ThreeDSRequestorAuthenticationInd string `json:"threeDSRequestorAuthenticationInd"`
-	ThreeDSRequestorID                string `json:"threeDSRequestorID"`
-	ThreeDSRequestorName              string `json:"threeDSRequestorName"`
-	ThreeDSRequestorURL               string `json:"threeDSRequestorURL"`
+	// ThreeDSRequestorChallengeInd is a value of two digits in 2.2.0, a list of them in 2.3.1.
+	ThreeDSRequestorChallengeInd any    `json:"threeDSRequestorChallengeInd,omitempty"`
+	ThreeDSRequestorDecReqInd    string `json:"threeDSRequestorDecReqInd"`
+	ThreeDSRequestorID           string `json:"threeDSRequestorID"`
+	ThreeDSRequestorName         string `json:"threeDSRequestorName"`
+	ThreeDSRequestorURL          string `json:"threeDSRequestorURL"`
 
 	ThreeDSServerRefNumber  string `json:"threeDSServerRefNumber"`
 	ThreeDSServerOperatorID string `json:"threeDSServerOperatorID,omitempty"`
@@ -52,7 +56,27 @@ type areq struct {
 	PurchaseDate     string `json:"purchaseDate"`
 	TransType        string `json:"transType"`
 
+	PurchaseInstalData string `json:"purchaseInstalData,omitempty"`
+	RecurringExpiry    string `json:"recurringExpiry,omitempty"`
+	RecurringFrequency string `json:"recurringFrequency,omitempty"`
+
 	browserInformation
+	since231
+}
+
+// since231 are elements that 2.2.0 does not have.
+type since231 struct {
+	AcceptLanguage            []string      `json:"acceptLanguage,omitempty"`
+	AcquirerCountryCode       string        `json:"acquirerCountryCode,omitempty"`
+	AcquirerCountryCodeSource string        `json:"acquirerCountryCodeSource,omitempty"`
+	RecurringDate             string        `json:"recurringDate,omitempty"`
+	RecurringInd              *recurringInd `json:"recurringInd,omitempty"`
+}
+
+// recurringInd says what is agreed of an agreement's payments.
+type recurringInd struct {
+	AmountInd    string `json:"amountInd"`
+	FrequencyInd string `json:"frequencyInd"`
 }
 
 // phone is the object that homePhone, mobilePhone and workPhone share. One number is known here, and it goes as
@@ -85,36 +109,37 @@ func (e *IncompleteError) Error() string {
 	return "threeds: an AReq cannot be made: missing or malformed: " + strings.Join(e.Elements, ", ")
 }
 
-// newAReq fills everything but what comes from the card and its range.
+// newAReq fills everything but what comes from the card and its range, and what depends on the version.
 func (s *Server) newAReq(req pci.AuthenticationRequest) (*areq, error) {
 	m := req.Merchant
 	a := &areq{
-		MessageType: messageAReq, MessageVersion: MessageVersion,
+		MessageType:   messageAReq,
 		DeviceChannel: "02", MessageCategory: "01",
-		ThreeDSRequestorAuthenticationInd: "01", // payment transaction
-		ThreeDSRequestorID:                m.RequestorID,
-		ThreeDSRequestorName:              truncate(m.RequestorName, 40),
-		ThreeDSRequestorURL:               m.RequestorURL,
-		ThreeDSServerRefNumber:            s.cfg.ServerRefNumber,
-		ThreeDSServerOperatorID:           s.cfg.OperatorID,
-		ThreeDSServerTransID:              newTransID(),
-		ThreeDSServerURL:                  s.cfg.ResultsURL,
-		CardholderName:                    cardholderName(req.Cardholder.Name),
-		Email:                             email(req.Cardholder.Email),
-		MobilePhone:                       phoneOf(req.Cardholder.Phone),
-		AcquirerBIN:                       m.AcquirerBIN,
-		AcquirerMerchantID:                m.AcquirerMID,
-		MCC:                               m.MCC,
-		MerchantCountryCode:               m.CountryCode,
-		MerchantName:                      truncate(m.Name, 40),
-		NotificationURL:                   req.NotificationURL,
-		PurchaseAmount:                    strconv.FormatInt(req.Amount.Minor, 10),
-		PurchaseCurrency:                  req.Amount.Currency.Numeric(),
-		PurchaseExponent:                  strconv.Itoa(req.Amount.Currency.Exponent()),
-		PurchaseDate:                      s.cfg.Now().UTC().Format("20060102150405"),
-		TransType:                         "01", // goods or services
-		browserInformation:                browserOf(req.Browser),
+		ThreeDSRequestorDecReqInd: "N", // the shopper is waiting
+		ThreeDSRequestorID:        m.RequestorID,
+		ThreeDSRequestorName:      truncate(m.RequestorName, 40),
+		ThreeDSRequestorURL:       m.RequestorURL,
+		ThreeDSServerRefNumber:    s.cfg.ServerRefNumber,
+		ThreeDSServerOperatorID:   s.cfg.OperatorID,
+		ThreeDSServerTransID:      newTransID(),
+		ThreeDSServerURL:          s.cfg.ResultsURL,
+		CardholderName:            cardholderName(req.Cardholder.Name),
+		Email:                     email(req.Cardholder.Email),
+		MobilePhone:               phoneOf(req.Cardholder.Phone),
+		AcquirerBIN:               m.AcquirerBIN,
+		AcquirerMerchantID:        m.AcquirerMID,
+		MCC:                       m.MCC,
+		MerchantCountryCode:       m.CountryCode,
+		MerchantName:              truncate(m.Name, 40),
+		NotificationURL:           req.NotificationURL,
+		PurchaseAmount:            strconv.FormatInt(req.Amount.Minor, 10),
+		PurchaseCurrency:          req.Amount.Currency.Numeric(),
+		PurchaseExponent:          strconv.Itoa(req.Amount.Currency.Exponent()),
+		PurchaseDate:              s.cfg.Now().UTC().Format("20060102150405"),
+		TransType:                 "01", // goods or services
+		browserInformation:        browserOf(req.Browser),
 	}
+	a.agree(req.Agreement)
 	if req.Method != nil { // the ACS knows the browser by it (section 5.8.1)
 		a.ThreeDSServerTransID = req.Method.ServerTransID
 	}
@@ -140,6 +165,13 @@ func (a *areq) check(minor int64) error {
 	want(checkURL(a.NotificationURL, true) == nil && len(a.NotificationURL) <= 256, "notificationURL")
 	want(minor >= 0, "purchaseAmount")
 	want(isDigits(a.PurchaseCurrency, 3, 3), "purchaseCurrency")
+	if a.ThreeDSRequestorAuthenticationInd == recurringPayment || a.ThreeDSRequestorAuthenticationInd == instalmentPayment {
+		want(a.RecurringExpiry != "", "recurringExpiry")
+		want(a.RecurringFrequency != "", "recurringFrequency")
+	}
+	if a.ThreeDSRequestorAuthenticationInd == instalmentPayment {
+		want(a.PurchaseInstalData != "", "purchaseInstalData")
+	}
 	if bad != nil {
 		return &IncompleteError{Elements: bad}
 	}
@@ -151,6 +183,7 @@ type message struct {
 	slot   *pan.Slot
 	length int
 	digits [2]int // where the PAN stands
+	code   [2]int // where the security code stands; nowhere if equal
 
 	// reading guards the slot: net/http may still read a request's body after it gave up on the request, and
 	// by then the slot may hold another card.
@@ -161,11 +194,14 @@ type message struct {
 // errTooLong means that an AReq does not fit a slot, which takes URLs of more than a thousand characters.
 var errTooLong = errors.New("threeds: the AReq is too long")
 
-const acctNumberMember = `{"acctNumber":"`
+const (
+	acctNumberMember       = `{"acctNumber":"`
+	cardSecurityCodeMember = `","cardSecurityCode":"`
+)
 
-// newMessage writes a and the card's PAN into a slot. The encoder never sees the PAN: acctNumber is put in front
-// of what it wrote.
-func newMessage(a *areq, card *pan.Card) (*message, error) {
+// newMessage writes a, the card's PAN and, withCode, its security code into a slot. The encoder never sees them: acctNumber and
+// cardSecurityCode are put in front of what it wrote.
+func newMessage(a *areq, card *pan.Card, withCode bool) (*message, error) {
 	rest, err := json.Marshal(a)
 	if err != nil {
 		return nil, &IncompleteError{Elements: []string{"text that is not UTF-8"}}
@@ -175,18 +211,24 @@ func newMessage(a *areq, card *pan.Card) (*message, error) {
 		return nil, err
 	}
 	buf := slot.Bytes()
-	n := len(acctNumberMember) + card.Length() + len(`",`) + len(rest) - len(`{`)
-	if n > len(buf) {
+	const longest = len(acctNumberMember) + pan.MaxLength + len(cardSecurityCodeMember) + len("1234") + len(`",`)
+	if longest+len(rest) > len(buf) {
 		slot.Release()
 		return nil, errTooLong
 	}
-	m := &message{slot: slot, length: n}
+	m := &message{slot: slot}
 	at := copy(buf, acctNumberMember)
 	m.digits[0] = at
 	_ = card.RevealPAN(func(digits []byte) error { at += copy(buf[at:], digits); return nil })
 	m.digits[1] = at
+	if withCode && card.HasCVV() {
+		at += copy(buf[at:], cardSecurityCodeMember)
+		m.code[0] = at
+		_ = card.RevealCVV(func(digits []byte) error { at += copy(buf[at:], digits); return nil })
+		m.code[1] = at
+	}
 	at += copy(buf[at:], `",`)
-	copy(buf[at:], rest[1:])
+	m.length = at + copy(buf[at:], rest[1:])
 	return m, nil
 }
 
@@ -198,18 +240,33 @@ func (m *message) wipe() {
 	m.slot.Release()
 }
 
-// mask overwrites each occurrence of the message's PAN in answer.
+// mask overwrites each occurrence of the message's PAN in answer, and of its security code where that is a word of its own:
+// three digits stand in identifiers and proofs by chance.
 func (m *message) mask(answer []byte) {
-	digits := m.slot.Bytes()[m.digits[0]:m.digits[1]]
-	for {
-		i := bytes.Index(answer, digits)
+	overwrite(answer, m.slot.Bytes()[m.digits[0]:m.digits[1]], func(int, int) bool { return true })
+	overwrite(answer, m.slot.Bytes()[m.code[0]:m.code[1]], func(from, to int) bool {
+		return (from == 0 || !isWord(answer[from-1])) && (to == len(answer) || !isWord(answer[to]))
+	})
+}
+
+// isWord reports whether a byte can stand beside a digit in an identifier or in base64.
+func isWord(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '_' || c == '+' || c == '/' || c == '='
+}
+
+// overwrite puts asterisks over each occurrence of digits that counts.
+func overwrite(text, digits []byte, counts func(from, to int) bool) {
+	for at := 0; len(digits) > 0; {
+		i := bytes.Index(text[at:], digits)
 		if i < 0 {
 			return
 		}
-		for j := range digits {
-			answer[i+j] = '*'
+		if at += i; counts(at, at+len(digits)) {
+			for j := range digits {
+				text[at+j] = '*'
+			}
 		}
-		answer = answer[i+len(digits):]
+		at++
 	}
 }
 
