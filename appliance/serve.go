@@ -174,9 +174,10 @@ func (a *appliance) connectDirectoryServer() error {
 		ResultsURL:      a.cfg.ThreeDS.ResultsURL,
 		ServerRefNumber: a.cfg.ThreeDS.ServerRefNumber,
 		OperatorID:      a.cfg.ThreeDS.OperatorID,
-		UnknownRange:    threeds.Policy(a.cfg.ThreeDS.UnknownRange),
-		Timeouts:        threeds.Timeouts{Authentication: a.cfg.ThreeDS.Timeout, Challenge: a.cfg.ThreeDS.Challenge},
-		Challenges:      a.cfg.Custody.Capacity,
+		Versions:        a.cfg.ThreeDS.Versions, CardSecurityCode: a.cfg.ThreeDS.CardSecurityCode, AcquirerCountry: a.cfg.ThreeDS.AcquirerCountry,
+		UnknownRange: threeds.Policy(a.cfg.ThreeDS.UnknownRange),
+		Timeouts:     threeds.Timeouts{Authentication: a.cfg.ThreeDS.Timeout, Challenge: a.cfg.ThreeDS.Challenge},
+		Challenges:   a.cfg.Custody.Capacity,
 	}, a.cards, a.cipher)
 	return err
 }
@@ -186,7 +187,7 @@ func (a *appliance) connectAcquirer(tokens *tokenization.Service) error {
 		Address: a.cfg.Acquirer.Address, Spec: a.cfg.Acquirer.Spec, Header: a.cfg.Acquirer.Header, AnswerTimeout: a.cfg.Acquirer.AnswerTimeout,
 		EchoInterval: a.cfg.Acquirer.EchoInterval, SignOn: a.cfg.Acquirer.SignOn, AcquirerID: a.cfg.Acquirer.AcquirerID,
 		MatchTerminal: a.cfg.Acquirer.MatchTerminal, EntryMode: a.cfg.Acquirer.EntryMode, StoredEntryMode: a.cfg.Acquirer.StoredEntryMode,
-		Additional: acquiring.Additional(a.cfg.Acquirer.Additional),
+		SoftDeclines: a.cfg.Acquirer.SoftDeclines, Additional: acquiring.Additional(a.cfg.Acquirer.Additional),
 	}
 	if a.cfg.Acquirer.TLS {
 		client, err := a.clientTLS(a.cfg.Acquirer.CA)

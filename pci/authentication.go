@@ -80,9 +80,19 @@ type Method struct {
 
 // Cardholder is what 3-D Secure wants to know of the person; empty fields are left out of messages.
 type Cardholder struct {
-	Name  string // as on the card
-	Email string
-	Phone Phone
+	Name    string // as on the card
+	Email   string
+	Phone   Phone
+	Billing Address
+}
+
+// Address is a postal address in the parts of EMV 3DS (billAddr…).
+type Address struct {
+	Lines      [3]string
+	City       string
+	State      string // ISO 3166-2 without the country
+	PostalCode string
+	Country    string // ISO 3166-1 numeric, 3 digits
 }
 
 // Phone is a telephone number in the two parts of EMV 3DS (cc and subscriber, digits only).

@@ -10,6 +10,7 @@ type SaleRequest struct {
 	Domain         string  // of Token
 	Token          Token   // a stored credential
 	Initiator      Initiator
+	Entered        bool // Token is of a card that was entered for this payment, and is no stored credential
 	Amount         Amount
 	Merchant       Merchant
 	Authentication Authentication // ECI and CAVV travel in the message

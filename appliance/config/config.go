@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -150,16 +151,20 @@ type Domain struct {
 
 // ThreeDS is the 3-D Secure directory server.
 type ThreeDS struct {
-	DirectoryServer string        `yaml:"directory_server"`
-	CA              string        `yaml:"ca"`
-	ResultsListen   string        `yaml:"results_listen"`
-	ResultsURL      string        `yaml:"results_url"`
-	ServerRefNumber string        `yaml:"server_ref_number"`
-	OperatorID      string        `yaml:"operator_id"`
-	UnknownRange    string        `yaml:"unknown_range"` // "proceed" or "refuse"
-	Unavailable     string        `yaml:"unavailable"`   // "proceed" or "refuse"
-	Timeout         time.Duration `yaml:"timeout"`
-	Challenge       time.Duration `yaml:"challenge"`
+	DirectoryServer string   `yaml:"directory_server"`
+	CA              string   `yaml:"ca"`
+	ResultsListen   string   `yaml:"results_listen"`
+	ResultsURL      string   `yaml:"results_url"`
+	ServerRefNumber string   `yaml:"server_ref_number"`
+	OperatorID      string   `yaml:"operator_id"`
+	Versions        []string `yaml:"versions"` // of the protocol; nil for all that are known
+	// CardSecurityCode sends the CVV to the issuer with the authentication, where version 2.3.1 is spoken.
+	CardSecurityCode bool          `yaml:"card_security_code"`
+	AcquirerCountry  string        `yaml:"acquirer_country"` // ISO 3166-1 numeric; empty where it is the merchants'
+	UnknownRange     string        `yaml:"unknown_range"`    // "proceed" or "refuse"
+	Unavailable      string        `yaml:"unavailable"`      // "proceed" or "refuse"
+	Timeout          time.Duration `yaml:"timeout"`
+	Challenge        time.Duration `yaml:"challenge"`
 }
 
 // Acquirer is the ISO 8583 line.
@@ -177,8 +182,13 @@ type Acquirer struct {
 	// EntryMode and StoredEntryMode are DE 22 of a card that was entered and of a stored one; empty for the spec's usual ones.
 	EntryMode       string     `yaml:"entry_mode"`
 	StoredEntryMode string     `yaml:"stored_entry_mode"`
+	SoftDeclines    []string   `yaml:"soft_declines"` // DE 39 of an issuer that wants a challenge; nil for [DefaultSoftDeclines]
 	Additional      Additional `yaml:"additional"`
 }
+
+// DefaultSoftDeclines are Visa's 1A and Mastercard's 65. The edition of 1993 has no action codes of its own for them; 123, which
+// means what 65 did before, is told as 65.
+var DefaultSoftDeclines = []string{"1A", "65"}
 
 // Additional says where a sale carries what has no data element of its own.
 type Additional struct {
@@ -189,7 +199,10 @@ type Additional struct {
 	Initiator string `yaml:"initiator"`
 	Customer  string `yaml:"customer"`
 	Merchant  string `yaml:"merchant"`
-	Record    string `yaml:"record"`
+	Exemption string `yaml:"exemption"`
+	// Exemptions are the values that say why there was no authentication.
+	Exemptions map[string]string `yaml:"exemptions"`
+	Record     string            `yaml:"record"`
 }
 
 // Webhooks bounds the delivery of notifications.
@@ -254,6 +267,9 @@ func Parse(text []byte, state string) (Config, error) {
 		return Config{}, err
 	}
 	cfg.resolve(abs)
+	if cfg.Acquirer.SoftDeclines == nil {
+		cfg.Acquirer.SoftDeclines = DefaultSoftDeclines
+	}
 	profile, err := cfg.HSM.applyProvider(abs)
 	if err != nil {
 		return Config{}, err
@@ -349,9 +365,17 @@ func (c *Config) validate() error {
 	address("three_d_secure.results_listen", c.ThreeDS.ResultsListen)
 	oneOf("three_d_secure.unknown_range", c.ThreeDS.UnknownRange, "proceed", "refuse")
 	oneOf("three_d_secure.unavailable", c.ThreeDS.Unavailable, "proceed", "refuse")
+	for _, v := range c.ThreeDS.Versions {
+		oneOf("three_d_secure.versions", v, "2.2.0", "2.3.1")
+	}
+	want(c.ThreeDS.Versions == nil || len(c.ThreeDS.Versions) > 0, "three_d_secure.versions", "at least one is wanted")
+	want(numericCountry.MatchString(c.ThreeDS.AcquirerCountry), "three_d_secure.acquirer_country", "three digits (ISO 3166-1) or nothing is wanted")
 	want(c.ThreeDS.Timeout > 0, "three_d_secure.timeout", "more than 0 is wanted")
 	want(c.ThreeDS.Challenge > 0 && c.ThreeDS.Challenge <= c.Custody.Deadline, "three_d_secure.challenge", "more than 0 and at most custody.deadline is wanted: the card is held that long")
 	address("acquirer.address", c.Acquirer.Address)
+	for _, code := range c.Acquirer.SoftDeclines {
+		want(declineCode.MatchString(code), "acquirer.soft_declines", fmt.Sprintf("%q is neither a response code of two characters nor an action code of three digits", code))
+	}
 	want(c.Acquirer.AnswerTimeout > 0, "acquirer.answer_timeout", "more than 0 is wanted")
 	want(c.Webhooks.Timeout > 0, "webhooks.timeout", "more than 0 is wanted")
 	if c.Audit.Listen != "" {
@@ -361,6 +385,11 @@ func (c *Config) validate() error {
 	oneOf("log.format", c.Log.Format, "text", "json")
 	return errors.Join(wrong...)
 }
+
+var (
+	numericCountry = regexp.MustCompile(`^([0-9]{3})?$`)
+	declineCode    = regexp.MustCompile(`^([0-9A-Z]{2}|[12][0-9]{2})$`)
+)
 
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)

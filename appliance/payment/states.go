@@ -24,8 +24,9 @@ var transitions = []struct {
 	{api.StatusAuthenticating, "payment.card_lost", api.StatusCreated}, // the shopper is asked again, nothing was charged
 	{api.StatusAuthorizing, "payment.captured", api.StatusCaptured},
 	{api.StatusAuthorizing, "payment.declined", api.StatusDeclined},
-	{api.StatusAuthorizing, "payment.not_sent", api.StatusCreated},            // certainly nothing left this machine
-	{api.StatusAuthorizing, "payment.indeterminate", api.StatusIndeterminate}, // its reversal is due from the same commit on
+	{api.StatusAuthorizing, "payment.soft_declined", api.StatusAuthenticating}, // the issuer wants a challenge first, once
+	{api.StatusAuthorizing, "payment.not_sent", api.StatusCreated},             // certainly nothing left this machine
+	{api.StatusAuthorizing, "payment.indeterminate", api.StatusIndeterminate},  // its reversal is due from the same commit on
 	{api.StatusIndeterminate, "payment.reversed", api.StatusFailed},
 	{api.StatusAuthorizing, "payment.authorized", api.StatusAuthorized},       // where captures are manual
 	{api.StatusAuthorized, "payment.capture_requested", api.StatusAuthorized}, // entered before the advice leaves

@@ -78,7 +78,7 @@ var events = map[string]event{
 	"webhook_endpoint.changed": {entityManagement, updated}, "webhook_endpoint.secret_rotated": {entityManagement, updated},
 	"webhook_endpoint.deleted": {entityManagement, deleted},
 	"payment.card_entered":     {apiActivity, updated}, "payment.card_lost": {apiActivity, updated}, "payment.challenged": {apiActivity, updated},
-	"payment.authorizing": {apiActivity, updated}, "payment.captured": {apiActivity, updated}, "payment.declined": {apiActivity, updated},
+	"payment.authorizing": {apiActivity, updated}, "payment.captured": {apiActivity, updated}, "payment.soft_declined": {apiActivity, updated}, "payment.declined": {apiActivity, updated},
 	"payment.expired": {apiActivity, updated}, "payment.indeterminate": {apiActivity, updated}, "payment.not_sent": {apiActivity, updated},
 	"payment.reversed": {apiActivity, updated}, "payment.authorized": {apiActivity, updated}, "payment.capture_requested": {apiActivity, updated},
 	"payment.capture_refused": {apiActivity, updated}, "payment.void_requested": {apiActivity, updated}, "payment.voided": {apiActivity, updated},

@@ -42,6 +42,7 @@ type areq struct {
 	CardholderName string `json:"cardholderName,omitempty"`
 	Email          string `json:"email,omitempty"`
 	MobilePhone    *phone `json:"mobilePhone,omitempty"`
+	billingAddress
 
 	AcquirerBIN         string `json:"acquirerBIN"`
 	AcquirerMerchantID  string `json:"acquirerMerchantID"`
@@ -77,6 +78,17 @@ type since231 struct {
 type recurringInd struct {
 	AmountInd    string `json:"amountInd"`
 	FrequencyInd string `json:"frequencyInd"`
+}
+
+// billingAddress is the cardholder's, as far as it is known.
+type billingAddress struct {
+	BillAddrLine1    string `json:"billAddrLine1,omitempty"`
+	BillAddrLine2    string `json:"billAddrLine2,omitempty"`
+	BillAddrLine3    string `json:"billAddrLine3,omitempty"`
+	BillAddrCity     string `json:"billAddrCity,omitempty"`
+	BillAddrState    string `json:"billAddrState,omitempty"`
+	BillAddrPostCode string `json:"billAddrPostCode,omitempty"`
+	BillAddrCountry  string `json:"billAddrCountry,omitempty"`
 }
 
 // phone is the object that homePhone, mobilePhone and workPhone share. One number is known here, and it goes as
@@ -126,6 +138,7 @@ func (s *Server) newAReq(req pci.AuthenticationRequest) (*areq, error) {
 		CardholderName:            cardholderName(req.Cardholder.Name),
 		Email:                     email(req.Cardholder.Email),
 		MobilePhone:               phoneOf(req.Cardholder.Phone),
+		billingAddress:            addressOf(req.Cardholder.Billing),
 		AcquirerBIN:               m.AcquirerBIN,
 		AcquirerMerchantID:        m.AcquirerMID,
 		MCC:                       m.MCC,
