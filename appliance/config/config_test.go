@@ -33,6 +33,10 @@ func TestMistakesAreNamed(t *testing.T) {
 		{"https://localhost:8443 ", "http://localhost:8443 ", "public_url"},
 		{"challenge: 10m", "challenge: 16m", "custody.deadline"},
 		{"unavailable: proceed", "unavailable: maybe", "three_d_secure.unavailable"},
+		{`versions: ["2.2.0", "2.3.1"]`, `versions: ["2.2.0", "2.1.0"]`, "three_d_secure.versions"},
+		{`versions: ["2.2.0", "2.3.1"]`, `versions: []`, "three_d_secure.versions"},
+		{`acquirer_country: ""`, `acquirer_country: MY`, "three_d_secure.acquirer_country"},
+		{`soft_declines: ["1A", "65"]`, `soft_declines: ["refused"]`, "acquirer.soft_declines"},
 		{"log:\n", "---\nlog:\n", "document"},
 	} {
 		text := strings.Replace(string(firmwareconfig.Default), change.old, change.new, 1)

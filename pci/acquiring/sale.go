@@ -48,8 +48,8 @@ func (c *Connector) sell(ctx context.Context, k kind, r pci.SaleRequest) (pci.Sa
 // cardOf finds the card to charge: a stored credential or one in custody.
 func (c *Connector) cardOf(q *request, r pci.SaleRequest) (lender, error) {
 	if r.Token == "" {
-		if r.Initiator != "" {
-			return nil, errors.New("acquiring: an initiator is of stored credentials, and this card was entered")
+		if r.Initiator != "" || r.Entered {
+			return nil, errors.New("acquiring: initiators are of stored credentials, and this card is in custody")
 		}
 		return func(ctx context.Context, use func(*pan.Card) error) error {
 			return c.cards.Lend(ctx, r.Card, r.Payment, use)
