@@ -158,6 +158,10 @@ type CreatePayment struct {
 	// Original is the payment by which the customer agreed to what the merchant does on their own: with [pci.ByMerchant] only.
 	Original string    `json:"original,omitempty"`
 	Customer *Customer `json:"customer,omitempty"`
+
+	Authentication *Authentication `json:"authentication,omitempty"`
+	Setup          pci.Setup       `json:"setup,omitempty"`
+	Recurring      *Agreement      `json:"recurring,omitempty"`
 }
 
 // ModifyPayment is the body of a capture or refund. An amount of 0, or none, stands for all that there is.
@@ -167,10 +171,21 @@ type ModifyPayment struct {
 
 // Customer is what a merchant may tell of the person, for 3-D Secure.
 type Customer struct {
-	Name    string `json:"name,omitempty"`
-	Email   string `json:"email,omitempty"`
-	Phone   string `json:"phone,omitempty"` // E.164 with a space or dash after the country code: "+60 123456789"
-	Billing string `json:"billing,omitempty"`
+	Name    string   `json:"name,omitempty"`
+	Email   string   `json:"email,omitempty"`
+	Phone   string   `json:"phone,omitempty"` // E.164 with a space or dash after the country code: "+60 123456789"
+	Billing *Address `json:"billing,omitempty"`
+}
+
+// Address is a postal one, in the parts that EMV 3-D Secure has for it (billAddr…).
+type Address struct {
+	Line1      string `json:"line1,omitempty"`
+	Line2      string `json:"line2,omitempty"`
+	Line3      string `json:"line3,omitempty"`
+	City       string `json:"city,omitempty"`
+	State      string `json:"state,omitempty"` // ISO 3166-2 without the country, at most 3 characters
+	PostalCode string `json:"postal_code,omitempty"`
+	Country    string `json:"country,omitempty"` // ISO 3166-1 alpha-2
 }
 
 // Status is where a payment stands.
@@ -194,27 +209,30 @@ const (
 
 // Payment is one payment as its merchant sees it.
 type Payment struct {
-	ID          string         `json:"id"`
-	Status      Status         `json:"status"`
-	Amount      int64          `json:"amount"`
-	Currency    pci.Currency   `json:"currency"`
-	Reference   string         `json:"reference"`
-	ReturnURL   string         `json:"return_url,omitempty"`
-	Capture     string         `json:"capture"`
-	Initiator   pci.Initiator  `json:"initiator,omitempty"`    // of a payment with a stored card
-	Original    string         `json:"original,omitempty"`     // the payment that a merchant's own one stands on
-	Captured    int64          `json:"captured"`               // minor units that the acquirer has booked
-	Refunded    int64          `json:"refunded"`               // of them
-	CheckoutURL string         `json:"checkout_url,omitempty"` // while a card can be entered
-	Card        *Card          `json:"card,omitempty"`         // of the last attempt
-	Token       pci.Token      `json:"token,omitempty"`
-	Result      *Result        `json:"result,omitempty"`
-	Attempts    int            `json:"attempts"`
-	Captures    []Modification `json:"captures,omitempty"` // oldest first
-	Void        *Modification  `json:"void,omitempty"`
-	CreatedAt   time.Time      `json:"created_at"`
-	ExpiresAt   time.Time      `json:"expires_at"`
-	UpdatedAt   time.Time      `json:"updated_at"`
+	ID             string          `json:"id"`
+	Status         Status          `json:"status"`
+	Amount         int64           `json:"amount"`
+	Currency       pci.Currency    `json:"currency"`
+	Reference      string          `json:"reference"`
+	ReturnURL      string          `json:"return_url,omitempty"`
+	Capture        string          `json:"capture"`
+	Initiator      pci.Initiator   `json:"initiator,omitempty"`    // of a payment with a stored card
+	Original       string          `json:"original,omitempty"`     // the payment that a merchant's own one stands on
+	Captured       int64           `json:"captured"`               // minor units that the acquirer has booked
+	Refunded       int64           `json:"refunded"`               // of them
+	CheckoutURL    string          `json:"checkout_url,omitempty"` // while a card can be entered
+	Card           *Card           `json:"card,omitempty"`         // of the last attempt
+	Token          pci.Token       `json:"token,omitempty"`
+	Result         *Result         `json:"result,omitempty"`
+	Attempts       int             `json:"attempts"`
+	Authentication *Authentication `json:"authentication,omitempty"` // where something was asked for
+	Setup          pci.Setup       `json:"setup,omitempty"`
+	Recurring      *Agreement      `json:"recurring,omitempty"`
+	Captures       []Modification  `json:"captures,omitempty"` // oldest first
+	Void           *Modification   `json:"void,omitempty"`
+	CreatedAt      time.Time       `json:"created_at"`
+	ExpiresAt      time.Time       `json:"expires_at"`
+	UpdatedAt      time.Time       `json:"updated_at"`
 }
 
 // Modification is what a merchant does with a payment after its authorization. One at a time of a payment is pending.

@@ -79,7 +79,12 @@ func TestCreatePaymentTakes(t *testing.T) {
 		"manual":               {"capture": "manual"},
 		"an empty capture":     {"capture": ""},
 		"an empty customer":    {"customer": map[string]any{}},
-		"a customer":           {"customer": map[string]any{"name": "Siti Aminah", "email": "siti.aminah@example.com", "phone": "+60 12-345 6789", "billing": "1 Jalan Ampang"}},
+		"an exemption":         {"authentication": map[string]any{"challenge": "no_challenge", "exemption": "low_value"}},
+		"no preference":        {"authentication": map[string]any{"challenge": "no_preference"}},
+		"a subscription":       {"setup": "recurring", "recurring": map[string]any{"expiry": "2031-12-31", "frequency_days": 28}},
+		"instalments":          {"setup": "instalments", "recurring": map[string]any{"expiry": "2031-12-31", "frequency_days": 28, "instalments": 12}},
+		"unscheduled":          {"setup": "unscheduled"},
+		"a customer":           {"customer": map[string]any{"name": "Siti Aminah", "email": "siti.aminah@example.com", "phone": "+60 12-345 6789", "billing": map[string]any{"line1": "1 Jalan Ampang", "city": "Kuala Lumpur", "country": "MY", "state": "14", "postal_code": "50450"}}},
 		"13 digits of a phone": {"customer": map[string]any{"phone": "+42 22222222222"}},
 		"an order number":      {"reference": "2030-000017"},
 	} {
@@ -143,7 +148,7 @@ func TestCreatePaymentRefuses(t *testing.T) {
 		{"a card number in other digits", create(map[string]any{"reference": "４１１１１１１１１１１１１１１１"}), ErrCardNumber, "/reference"},
 		{"a card number for a customer", create(map[string]any{"customer": map[string]any{"name": testPAN}}), ErrCardNumber, "/customer/name"},
 		{"a card number for a phone", create(map[string]any{"customer": map[string]any{"phone": testPAN}}), ErrCardNumber, "/customer/phone"},
-		{"a card number for an address", create(map[string]any{"customer": map[string]any{"billing": testPAN}}), ErrCardNumber, "/customer/billing"},
+		{"a card number for an address", create(map[string]any{"customer": map[string]any{"billing": map[string]any{"line1": testPAN}}}), ErrCardNumber, "/customer/billing/line1"},
 		{"a card number for an e-mail", create(map[string]any{"customer": map[string]any{"email": testPAN + "@example.com"}}), ErrCardNumber, "/customer/email"},
 		{"a card number for an amount", strings.Replace(goodCreate, "1250", testPAN, 1), ErrInvalid, "/amount"},
 		{"no URL", create(map[string]any{"return_url": nil}), ErrInvalid, "/return_url"},
@@ -162,7 +167,19 @@ func TestCreatePaymentRefuses(t *testing.T) {
 		{"no e-mail address", create(map[string]any{"customer": map[string]any{"email": "Siti <siti@example.com>"}}), ErrInvalid, "/customer/email"},
 		{"a phone without +", create(map[string]any{"customer": map[string]any{"phone": "012 3456789"}}), ErrInvalid, "/customer/phone"},
 		{"a phone in one piece", create(map[string]any{"customer": map[string]any{"phone": "+60123456789"}}), ErrInvalid, "/customer/phone"},
-		{"a long billing", create(map[string]any{"customer": map[string]any{"billing": strings.Repeat("a", 201)}}), ErrInvalid, "/customer/billing"},
+		{"a long billing", create(map[string]any{"customer": map[string]any{"billing": map[string]any{"line2": strings.Repeat("a", 51)}}}), ErrInvalid, "/customer/billing/line2"},
+		{"a country in words", create(map[string]any{"customer": map[string]any{"billing": map[string]any{"country": "Malaysia"}}}), ErrInvalid, "/customer/billing/country"},
+		{"a state of no country", create(map[string]any{"customer": map[string]any{"billing": map[string]any{"state": "14"}}}), ErrInvalid, "/customer/billing/state"},
+		{"an unknown wish", create(map[string]any{"authentication": map[string]any{"challenge": "never"}}), ErrInvalid, "/authentication/challenge"},
+		{"an unknown exemption", create(map[string]any{"authentication": map[string]any{"exemption": "friend"}}), ErrInvalid, "/authentication/exemption"},
+		{"a challenge and an exemption", create(map[string]any{"authentication": map[string]any{"challenge": "mandated", "exemption": "low_value"}}), ErrInvalid, "/authentication/exemption"},
+		{"an unknown setup", create(map[string]any{"setup": "often"}), ErrInvalid, "/setup"},
+		{"a setup without terms", create(map[string]any{"setup": "recurring"}), ErrInvalid, "/recurring"},
+		{"terms without a setup", create(map[string]any{"recurring": map[string]any{"expiry": "2031-01-01", "frequency_days": 1}}), ErrInvalid, "/recurring"},
+		{"an end in words", create(map[string]any{"setup": "recurring", "recurring": map[string]any{"expiry": "next year", "frequency_days": 1}}), ErrInvalid, "/recurring/expiry"},
+		{"never charged", create(map[string]any{"setup": "recurring", "recurring": map[string]any{"expiry": "2031-01-01"}}), ErrInvalid, "/recurring/frequency_days"},
+		{"one instalment", create(map[string]any{"setup": "instalments", "recurring": map[string]any{"expiry": "2031-01-01", "frequency_days": 28, "instalments": 1}}), ErrInvalid, "/recurring/instalments"},
+		{"instalments of a subscription", create(map[string]any{"setup": "recurring", "recurring": map[string]any{"expiry": "2031-01-01", "frequency_days": 28, "instalments": 3}}), ErrInvalid, "/recurring/instalments"},
 		{"too much", create(map[string]any{"reference": strings.Repeat("a", 64<<10)}), ErrTooLarge, ""},
 		{"deep nesting", strings.Repeat("[", 30_000), ErrMalformed, ""},
 	} {
@@ -347,7 +364,7 @@ func TestContractListsEveryProblem(t *testing.T) {
 
 func TestContractListsEveryField(t *testing.T) {
 	doc, _ := contract()
-	for name, v := range map[string]any{"CreatePayment": CreatePayment{}, "Customer": Customer{}, "Payment": Payment{}, "Card": Card{}, "Result": Result{}, "ModifyPayment": ModifyPayment{}, "Modification": Modification{}, "RefundList": RefundList{},
+	for name, v := range map[string]any{"CreatePayment": CreatePayment{}, "Customer": Customer{}, "Address": Address{}, "Authentication": Authentication{}, "Agreement": Agreement{}, "Payment": Payment{}, "Card": Card{}, "Result": Result{}, "ModifyPayment": ModifyPayment{}, "Modification": Modification{}, "RefundList": RefundList{},
 		"PaymentList": PaymentList{}, "Receipt": Receipt{}, "ReceiptEntry": ReceiptEntry{}, "Problem": nil} {
 		if v == nil {
 			continue
@@ -383,6 +400,8 @@ func TestContractListsEveryField(t *testing.T) {
 func FuzzCreatePayment(f *testing.F) {
 	f.Add([]byte(goodCreate))
 	f.Add([]byte(create(map[string]any{"capture": "manual", "customer": map[string]any{"phone": "+60 123456789", "email": "a@b.example"}})))
+	f.Add([]byte(create(map[string]any{"authentication": map[string]any{"challenge": "no_preference", "exemption": "low_value"}, "setup": "unscheduled"})))
+	f.Add([]byte(create(map[string]any{"setup": "instalments", "recurring": map[string]any{"expiry": "2031-12-31", "frequency_days": 28, "instalments": 2}})))
 	f.Add([]byte(`{"amount":1e3,"reference":"` + testPAN + `"}`))
 	f.Add([]byte(`{"\u0034111111111111111":null}`))
 	f.Fuzz(func(t *testing.T, body []byte) {

@@ -79,7 +79,7 @@ func TestWhatTheScriptSaysOfTheBrowserGoesWithTheCard(t *testing.T) {
 	d.after = CheckoutView{State: CheckoutProcessing}
 	d.entered.Browser = pci.Browser{JavaScript: true, ScreenWidth: "390", ScreenHeight: "844", ColorDepth: "24", TZ: "-480", Language: "zh-CN", IP: "198.51.100.7"}
 	d.send(t, browser(http.MethodPost, "/checkout/s3cret", sealedForm))
-	want := pci.Browser{AcceptHeader: "text/html", UserAgent: "Mozilla/5.0", IP: "192.0.2.1",
+	want := pci.Browser{AcceptHeader: "text/html", AcceptLanguage: "en-MY;q=0.9, ms", UserAgent: "Mozilla/5.0", IP: "192.0.2.1",
 		JavaScript: true, ScreenWidth: "390", ScreenHeight: "844", ColorDepth: "24", TZ: "-480", Language: "zh-CN"}
 	if len(d.paid) != 1 || d.paid[0] != want {
 		t.Errorf("%+v", d.paid)

@@ -351,6 +351,7 @@ func (s *server) refuseShopper(w http.ResponseWriter, r *http.Request, p *Proble
 // browserOf is what the headers tell of the browser, and the page's script where one ran.
 func browserOf(r *http.Request, scripted pci.Browser) pci.Browser {
 	browser := scripted
+	browser.AcceptLanguage = head(r.Header.Get("Accept-Language"))
 	browser.AcceptHeader, browser.UserAgent, browser.IP = head(r.Header.Get("Accept")), head(r.UserAgent()), originOf(r)
 	if browser.Language == "" {
 		browser.Language = languageOf(r)

@@ -99,7 +99,7 @@ func TestCardIsPaid(t *testing.T) {
 	d.after = d.view
 	d.after.State, d.after.ReturnURL = CheckoutPaid, "https://shop.example/return?signature=x"
 	wantRedirect(t, d.send(t, browser(http.MethodPost, "/checkout/s3cret", cardForm)), d.after.ReturnURL)
-	want := pci.Browser{AcceptHeader: "text/html", UserAgent: "Mozilla/5.0", Language: "en-MY", IP: "192.0.2.1"}
+	want := pci.Browser{AcceptHeader: "text/html", AcceptLanguage: "en-MY;q=0.9, ms", UserAgent: "Mozilla/5.0", Language: "en-MY", IP: "192.0.2.1"}
 	if d.took != 1 || d.binding != "pay_01" || len(d.paid) != 1 || d.paid[0] != want {
 		t.Errorf("took %d for %q, paid with %+v", d.took, d.binding, d.paid)
 	}

@@ -23,7 +23,8 @@ const (
 	MaxReturnURL      = 2048
 	MaxCustomerName   = 45  // EMV 3DS cardholderName
 	MaxCustomerEmail  = 254 // EMV 3DS email; RFC 5321 path
-	MaxBilling        = 200
+	MaxAddressLine    = 50  // EMV 3DS billAddrLine1 and billAddrCity
+	MaxPostalCode     = 16
 	MaxIdempotencyKey = 255
 	MaxCursor         = 512
 	MaxPage           = 100 // payments of one page of a list
@@ -53,9 +54,11 @@ func (c CreatePayment) normalize() (CreatePayment, error) {
 		return c, ErrInvalid.At("/capture").With(`Leave the field out, or send "automatic" or "manual".`)
 	}
 	if c.Customer != nil {
-		return c, c.Customer.check()
+		if err := c.Customer.check(); err != nil {
+			return c, err
+		}
 	}
-	return c, nil
+	return c.normalizeAuthentication()
 }
 
 // normalizeStored checks what a payment says of a stored card, and where its shopper goes afterwards.
@@ -113,7 +116,10 @@ func (c *Customer) check() error {
 	if err := checkPhone("/customer/phone", c.Phone); err != nil {
 		return err
 	}
-	return checkText("/customer/billing", c.Billing, 0, MaxBilling)
+	if c.Billing != nil {
+		return c.Billing.check("/customer/billing")
+	}
+	return nil
 }
 
 // checkText accepts least to most printable characters that are not all spaces and hold no card number.

@@ -58,7 +58,7 @@ func (a *appliance) connector(c config.Connector) (line, error) {
 		Address: c.ISO8583.Address, Spec: c.ISO8583.Spec, Header: c.ISO8583.Header, AnswerTimeout: c.ISO8583.AnswerTimeout,
 		EchoInterval: c.ISO8583.EchoInterval, SignOn: c.ISO8583.SignOn, AcquirerID: c.ISO8583.AcquirerID,
 		MatchTerminal: c.ISO8583.MatchTerminal, EntryMode: c.ISO8583.EntryMode, StoredEntryMode: c.ISO8583.StoredEntryMode,
-		Additional: acquiring.Additional(c.ISO8583.Additional),
+		SoftDeclines: c.ISO8583.SoftDeclines, Additional: acquiring.Additional(c.ISO8583.Additional),
 	}
 	if c.ISO8583.TLS {
 		client, err := a.clientTLS(c.ISO8583.CA)

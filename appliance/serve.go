@@ -180,9 +180,10 @@ func (a *appliance) connectDirectoryServer() error {
 		ResultsURL:      a.cfg.ThreeDS.ResultsURL,
 		ServerRefNumber: a.cfg.ThreeDS.ServerRefNumber,
 		OperatorID:      a.cfg.ThreeDS.OperatorID,
-		UnknownRange:    threeds.Policy(a.cfg.ThreeDS.UnknownRange),
-		Timeouts:        threeds.Timeouts{Authentication: a.cfg.ThreeDS.Timeout, Challenge: a.cfg.ThreeDS.Challenge},
-		Challenges:      a.cfg.Custody.Capacity,
+		Versions:        a.cfg.ThreeDS.Versions, CardSecurityCode: a.cfg.ThreeDS.CardSecurityCode, AcquirerCountry: a.cfg.ThreeDS.AcquirerCountry,
+		UnknownRange: threeds.Policy(a.cfg.ThreeDS.UnknownRange),
+		Timeouts:     threeds.Timeouts{Authentication: a.cfg.ThreeDS.Timeout, Challenge: a.cfg.ThreeDS.Challenge},
+		Challenges:   a.cfg.Custody.Capacity,
 	}, a.cards, a.cipher)
 	return err
 }

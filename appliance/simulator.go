@@ -118,11 +118,15 @@ func equipShop(ctx context.Context, cfg config.Config) error {
 	return err
 }
 
-// printCards lists the test cards.
+// cardsPrinted is how many test cards a terminal has the room for.
+const cardsPrinted = 22
+
+// printCards lists the first test cards.
 func printCards(w io.Writer) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, card := range simulator.Cards {
+	for _, card := range simulator.Cards[:cardsPrinted] {
 		fmt.Fprintf(table, "  %s\t%s\n", card.Number, card.What)
 	}
+	fmt.Fprintf(table, "  and %d more\tREADME.md: 3-D Secure 2.3.1, soft declines, a directory server that fails\n", len(simulator.Cards)-cardsPrinted)
 	_ = table.Flush()
 }

@@ -10,9 +10,11 @@ type SaleRequest struct {
 	Domain         string  // of Token
 	Token          Token   // a stored credential
 	Initiator      Initiator
+	Entered        bool // Token is of a card that was entered for this payment, and is no stored credential
 	Amount         Amount
 	Merchant       Merchant
 	Authentication Authentication // ECI and CAVV travel in the message
+	Exemption      Exemption      // claimed towards the issuer
 	Trace          Trace
 	NetworkID      string // the scheme's, of the transaction by which the cardholder agreed to this one; with ByMerchant only, may be empty
 	Record         []byte // where this request stands in the ledger, less than 200 bytes, opaque here; may be empty
@@ -57,6 +59,8 @@ type SaleResult struct {
 	RRN          string // as the acquirer answered it
 	NetworkID    string // the scheme's identifier of the transaction, where the acquirer tells it; later ones of a series name it
 	Reference    string // the processor's own name of the sale, letters, digits and underscores, at most 100; empty where it has none
+	// Authenticate says that the issuer has declined for the cardholder to be authenticated, and would answer anew after that.
+	Authenticate bool
 }
 
 // CaptureRequest clears an amount that was authorized before, or a part of it. The PAN comes from the token.

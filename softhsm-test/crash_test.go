@@ -11,6 +11,9 @@ import (
 	"github.com/finterra/finpay/api"
 )
 
+// softlyDeclined is sold twice, with a challenge between.
+const softlyDeclined = "4539656565656569"
+
 // places are all at which the server is killed between two steps of a payment, and the card that leads there.
 var places = []struct {
 	place, card string
@@ -37,6 +40,19 @@ var places = []struct {
 	{"after reversal", "4539686868686864", api.StatusFailed},
 	{"before payment.reversed", "4539686868686864", api.StatusFailed},
 	{"after payment.reversed", "4539686868686864", api.StatusFailed},
+	{"before payment.soft_declined", softlyDeclined, api.StatusFailed}, // nobody here remembers that it was declined: reversed
+	{"after payment.soft_declined", softlyDeclined, api.StatusDeclined},
+	{"before authentication#2", softlyDeclined, api.StatusDeclined},
+	{"after authentication#2", softlyDeclined, api.StatusDeclined},
+	{"before payment.challenged", softlyDeclined, api.StatusDeclined},
+	{"after payment.challenged", softlyDeclined, api.StatusDeclined},
+	{"after challenge", softlyDeclined, api.StatusDeclined},
+	{"before payment.authorizing#2", softlyDeclined, api.StatusDeclined},
+	{"after payment.authorizing#2", softlyDeclined, api.StatusFailed},
+	{"before sale#2", softlyDeclined, api.StatusFailed},
+	{"after sale#2", softlyDeclined, api.StatusFailed},
+	{"before payment.captured", softlyDeclined, api.StatusFailed},
+	{"after payment.captured", softlyDeclined, api.StatusCaptured},
 	{"before webhook", "4111111111111111", api.StatusCaptured},
 	{"after webhook", "4111111111111111", api.StatusCaptured},
 }

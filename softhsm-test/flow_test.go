@@ -106,7 +106,7 @@ var testCards = sync.OnceValue(func() *scan.Scanner {
 })
 
 func TestEveryTestCardDoesWhatItSays(t *testing.T) {
-	s := newSystem(t)
+	s := newSystem(t, hasty)
 	for _, card := range simulator.Cards {
 		t.Run(card.Number[:6]+"-"+card.Number[len(card.Number)-4:], func(t *testing.T) {
 			s.t = t
@@ -115,7 +115,7 @@ func TestEveryTestCardDoesWhatItSays(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := card.ThreeDS == simulator.Challenge; challenged != want {
+			if want := card.ThreeDS == simulator.Challenge || card.Acquirer == simulator.SoftDecline; challenged != want {
 				t.Errorf("challenged: %v", challenged)
 			}
 			if card.Acquirer == simulator.NoAnswer {
@@ -137,11 +137,12 @@ func TestEveryTestCardDoesWhatItSays(t *testing.T) {
 }
 
 func wantStatus(card simulator.Card) api.Status {
-	if card.ThreeDS == simulator.NotAuthentic || card.ThreeDS == simulator.Rejected {
+	switch card.ThreeDS {
+	case simulator.NotAuthentic, simulator.Rejected, simulator.Decoupled, simulator.PaymentConfirmation, simulator.UnknownStatus:
 		return api.StatusDeclined
 	}
 	switch card.Acquirer {
-	case simulator.Approve, simulator.Twice, simulator.CaptureLost, simulator.RefundRefused, simulator.RefundSilent:
+	case simulator.Approve, simulator.Twice, simulator.CaptureLost, simulator.RefundRefused, simulator.RefundSilent, simulator.SoftDecline:
 		return api.StatusCaptured
 	case simulator.Silent, simulator.Late, simulator.HangUp, simulator.NoAnswer:
 		return api.StatusFailed

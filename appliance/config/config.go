@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -151,16 +152,20 @@ type Domain struct {
 
 // ThreeDS is the 3-D Secure directory server.
 type ThreeDS struct {
-	DirectoryServer string        `yaml:"directory_server"`
-	CA              string        `yaml:"ca"`
-	ResultsListen   string        `yaml:"results_listen"`
-	ResultsURL      string        `yaml:"results_url"`
-	ServerRefNumber string        `yaml:"server_ref_number"`
-	OperatorID      string        `yaml:"operator_id"`
-	UnknownRange    string        `yaml:"unknown_range"` // "proceed" or "refuse"
-	Unavailable     string        `yaml:"unavailable"`   // "proceed" or "refuse"
-	Timeout         time.Duration `yaml:"timeout"`
-	Challenge       time.Duration `yaml:"challenge"`
+	DirectoryServer string   `yaml:"directory_server"`
+	CA              string   `yaml:"ca"`
+	ResultsListen   string   `yaml:"results_listen"`
+	ResultsURL      string   `yaml:"results_url"`
+	ServerRefNumber string   `yaml:"server_ref_number"`
+	OperatorID      string   `yaml:"operator_id"`
+	Versions        []string `yaml:"versions"` // of the protocol; nil for all that are known
+	// CardSecurityCode sends the CVV to the issuer with the authentication, where version 2.3.1 is spoken.
+	CardSecurityCode bool          `yaml:"card_security_code"`
+	AcquirerCountry  string        `yaml:"acquirer_country"` // ISO 3166-1 numeric; empty where it is the merchants'
+	UnknownRange     string        `yaml:"unknown_range"`    // "proceed" or "refuse"
+	Unavailable      string        `yaml:"unavailable"`      // "proceed" or "refuse"
+	Timeout          time.Duration `yaml:"timeout"`
+	Challenge        time.Duration `yaml:"challenge"`
 }
 
 // Webhooks bounds the delivery of notifications.
@@ -225,6 +230,11 @@ func Parse(text []byte, state string) (Config, error) {
 		return Config{}, err
 	}
 	cfg.resolve(abs)
+	for _, c := range cfg.Connectors {
+		if c.ISO8583 != nil && c.ISO8583.SoftDeclines == nil {
+			c.ISO8583.SoftDeclines = DefaultSoftDeclines
+		}
+	}
 	profile, err := cfg.HSM.applyProvider(abs)
 	if err != nil {
 		return Config{}, err
@@ -323,6 +333,11 @@ func (c *Config) validate() error {
 	address("three_d_secure.results_listen", c.ThreeDS.ResultsListen)
 	oneOf("three_d_secure.unknown_range", c.ThreeDS.UnknownRange, "proceed", "refuse")
 	oneOf("three_d_secure.unavailable", c.ThreeDS.Unavailable, "proceed", "refuse")
+	for _, v := range c.ThreeDS.Versions {
+		oneOf("three_d_secure.versions", v, "2.2.0", "2.3.1")
+	}
+	want(c.ThreeDS.Versions == nil || len(c.ThreeDS.Versions) > 0, "three_d_secure.versions", "at least one is wanted")
+	want(numericCountry.MatchString(c.ThreeDS.AcquirerCountry), "three_d_secure.acquirer_country", "three digits (ISO 3166-1) or nothing is wanted")
 	want(c.ThreeDS.Timeout > 0, "three_d_secure.timeout", "more than 0 is wanted")
 	want(c.ThreeDS.Challenge > 0 && c.ThreeDS.Challenge <= c.Custody.Deadline, "three_d_secure.challenge", "more than 0 and at most custody.deadline is wanted: the card is held that long")
 	wrong = append(wrong, validateConnectors(c.Connectors)...)
@@ -334,6 +349,11 @@ func (c *Config) validate() error {
 	oneOf("log.format", c.Log.Format, "text", "json")
 	return errors.Join(wrong...)
 }
+
+var (
+	numericCountry = regexp.MustCompile(`^([0-9]{3})?$`)
+	declineCode    = regexp.MustCompile(`^([0-9A-Z]{2}|[12][0-9]{2})$`)
+)
 
 func isLoopback(address string) bool {
 	host, _, err := net.SplitHostPort(address)

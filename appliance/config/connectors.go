@@ -56,6 +56,7 @@ type ISO8583 struct {
 	// EntryMode and StoredEntryMode are DE 22 of a card that was entered and of a stored one; empty for the spec's usual ones.
 	EntryMode       string     `yaml:"entry_mode"`
 	StoredEntryMode string     `yaml:"stored_entry_mode"`
+	SoftDeclines    []string   `yaml:"soft_declines"` // DE 39 of an issuer that wants a challenge; nil for [DefaultSoftDeclines]
 	Additional      Additional `yaml:"additional"`
 	// SettleAt is the time of day in UTC, as 03:00, at which books are compared; empty for on demand, and when the acquirer has
 	// closed its day.
@@ -71,6 +72,10 @@ func (i *ISO8583) SettlementTime() time.Duration {
 	return time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute
 }
 
+// DefaultSoftDeclines are Visa's 1A and Mastercard's 65. The edition of 1993 has no action codes of its own for them; 123, which
+// means what 65 did before, is told as 65.
+var DefaultSoftDeclines = []string{"1A", "65"}
+
 // Additional says where a sale carries what has no data element of its own.
 type Additional struct {
 	Field     int    `yaml:"field"`
@@ -82,7 +87,10 @@ type Additional struct {
 	Merchant  string `yaml:"merchant"`
 	NetworkID string `yaml:"network_id"`
 	Earlier   string `yaml:"earlier"`
-	Record    string `yaml:"record"`
+	Exemption string `yaml:"exemption"`
+	// Exemptions are the values that say why there was no authentication.
+	Exemptions map[string]string `yaml:"exemptions"`
+	Record     string            `yaml:"record"`
 }
 
 // Stripe is an account at Stripe.
@@ -162,6 +170,9 @@ func (c *Connector) validate() (wrong []string) {
 		_, port, err := net.SplitHostPort(c.ISO8583.Address)
 		want(err == nil && port != "", fmt.Sprintf("iso8583.address: %q is not host:port", c.ISO8583.Address))
 		want(c.ISO8583.SettleAt == "" || c.ISO8583.SettlementTime() >= 0, "iso8583.settle_at: a time of day such as 03:00, or nothing, is wanted")
+		for _, code := range c.ISO8583.SoftDeclines {
+			want(declineCode.MatchString(code), fmt.Sprintf("iso8583.soft_declines: %q is neither a response code of two characters nor an action code of three digits", code))
+		}
 		want(c.ISO8583.AnswerTimeout > 0, "iso8583.answer_timeout: more than 0 is wanted")
 	case c.Type == StripeConnector && c.Stripe != nil:
 		u, err := url.Parse(c.Stripe.URL)

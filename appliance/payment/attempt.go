@@ -9,7 +9,6 @@ import (
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/ledger"
-	"github.com/finterra/finpay/appliance/routing"
 	"github.com/finterra/finpay/appliance/store"
 	"github.com/finterra/finpay/pci"
 )
@@ -66,11 +65,7 @@ func (s *Service) run(ctx context.Context, p store.Payment, a store.Attempt, car
 		s.abandon(ctx, p, a, api.ReasonNoConnector, err)
 		return
 	}
-	request := pci.AuthenticationRequest{Payment: p.ID, Amount: p.Amount, Merchant: m.Profile, Browser: browser, NotificationURL: page + "/3ds",
-		Cardholder: pci.Cardholder{Name: entered.Name, Email: customer.Email, Phone: parsePhone(customer.Phone)}}
-	if request.Cardholder.Name == "" {
-		request.Cardholder.Name = customer.Name
-	}
+	request := authenticationRequest(p, m, customer, entered, browser, page)
 	if a.Initiator == "" {
 		request.Card = card
 	} else {
@@ -79,31 +74,46 @@ func (s *Service) run(ctx context.Context, p store.Payment, a store.Attempt, car
 	if browser.JavaScript { // which the method needs
 		s.runMethod(ctx, &request, page+"/method")
 	}
-	failpoint.Here("before authentication")
-	result, err := s.cfg.ThreeDS.Authenticate(ctx, request)
-	failpoint.Here("after authentication")
-	if err != nil {
-		s.abandon(ctx, p, a, api.ReasonTryAgain, err) // nothing was sent
+	result, challenged, err := s.authenticate(ctx, &p, &a, request)
+	switch {
+	case errors.Is(err, errChallengeTime):
+		s.refuse(ctx, p, a, api.ReasonChallengeTimedOut)
 		return
-	}
-	a.TransStatus, a.ServerTransID, a.DSTransID, a.ECI = result.TransStatus, result.ServerTransID, result.DSTransID, result.ECI
-	if result.Outcome == pci.ChallengeRequired {
-		result, err = s.challenge(ctx, p, &a, result)
-		if errors.Is(err, errChallengeTime) {
-			s.refuse(ctx, p, a, api.ReasonChallengeTimedOut)
-			return
-		}
-		if err != nil {
-			s.abandon(ctx, p, a, api.ReasonTryAgain, err)
-			return
-		}
-		a.TransStatus, a.ECI = result.TransStatus, result.ECI
-	}
-	if !s.mayAuthorize(result.Outcome) {
+	case err != nil:
+		s.abandon(ctx, p, a, api.ReasonTryAgain, err)
+		return
+	case !s.mayAuthorize(result.Outcome):
 		s.refuse(ctx, p, a, api.ReasonNotAuthenticated)
 		return
 	}
-	s.sell(ctx, p, a, card, m, result)
+	sale := pci.SaleRequest{Payment: p.ID, Amount: p.Amount, Merchant: m.Profile, Authentication: result, Exemption: p.Wishes.Exemption}
+	if a.Initiator == "" {
+		sale.Card = card
+	} else {
+		sale.Domain, sale.Token, sale.Initiator = a.Domain, a.Token, a.Initiator
+	}
+	if s.sell(ctx, &p, &a, m, sale, !challenged) {
+		s.sellChallenged(ctx, p, a, m, request)
+	}
+}
+
+// authenticate asks the issuer, and sends the shopper there where that is wanted. Where it returns an error, nothing may be sold.
+func (s *Service) authenticate(ctx context.Context, p *store.Payment, a *store.Attempt, request pci.AuthenticationRequest) (result pci.Authentication, challenged bool, err error) {
+	failpoint.Here("before authentication")
+	result, err = s.cfg.ThreeDS.Authenticate(ctx, request)
+	failpoint.Here("after authentication")
+	if err != nil {
+		return result, false, err // nothing was sent
+	}
+	a.TransStatus, a.ServerTransID, a.DSTransID, a.ECI = result.TransStatus, result.ServerTransID, result.DSTransID, result.ECI
+	if result.Outcome != pci.ChallengeRequired {
+		return result, false, nil
+	}
+	result, err = s.challenge(ctx, p, a, result)
+	if err == nil {
+		a.TransStatus, a.ECI = result.TransStatus, result.ECI
+	}
+	return result, true, err
 }
 
 func (s *Service) parties(ctx context.Context, p store.Payment) (store.Merchant, store.Customer, error) {
@@ -123,7 +133,7 @@ func (s *Service) parties(ctx context.Context, p store.Payment) (store.Merchant,
 // the configuration decides.
 func (s *Service) mayAuthorize(outcome pci.AuthenticationOutcome) bool {
 	switch outcome {
-	case pci.Authenticated, pci.AuthenticationTried, pci.NotEnrolled:
+	case pci.Authenticated, pci.AuthenticationTried, pci.NotEnrolled, pci.NotChallenged:
 		return true
 	case pci.AuthenticationDown:
 		return !s.cfg.UnavailableRefuse
@@ -133,9 +143,9 @@ func (s *Service) mayAuthorize(outcome pci.AuthenticationOutcome) bool {
 }
 
 // challenge sends the shopper to the issuer and waits for the issuer's word.
-func (s *Service) challenge(ctx context.Context, p store.Payment, a *store.Attempt, result pci.Authentication) (pci.Authentication, error) {
+func (s *Service) challenge(ctx context.Context, p *store.Payment, a *store.Attempt, result pci.Authentication) (pci.Authentication, error) {
 	c := &challenge{issuer: *result.Challenge, result: make(chan pci.Authentication, 1)}
-	if err := s.step(ctx, &p, a, "payment.challenged", ledger.Success, nil); err != nil {
+	if err := s.step(ctx, p, a, "payment.challenged", ledger.Success, nil); err != nil {
 		return pci.Authentication{}, err
 	}
 	s.mu.Lock()
@@ -155,51 +165,43 @@ func (s *Service) challenge(ctx context.Context, p store.Payment, a *store.Attem
 	}
 }
 
-// sell announces the sale, or the authorization, in a signed entry, sends it, and enters its outcome.
-func (s *Service) sell(ctx context.Context, p store.Payment, a store.Attempt, card pci.CardRef, m store.Merchant, result pci.Authentication) {
+// sell announces the sale, or the authorization, in a signed entry, sends it, and enters its outcome. It returns true where the
+// issuer wants the cardholder challenged first: then the attempt is authenticating again. mayAsk says that it can be.
+func (s *Service) sell(ctx context.Context, p *store.Payment, a *store.Attempt, m store.Merchant, sale pci.SaleRequest, mayAsk bool) (again bool) {
 	approved, event := attemptCaptured, "payment.captured"
 	if p.Capture == captureManual {
 		approved, event = attemptAuthorized, "payment.authorized"
 	}
-	request := pci.SaleRequest{Payment: p.ID, Amount: p.Amount, Merchant: m.Profile, Authentication: result}
-	if a.Initiator == "" {
-		request.Card = card
-	} else {
-		networkID, err := s.networkID(ctx, p)
-		if err != nil {
-			s.abandon(ctx, p, a, api.ReasonTryAgain, err)
-			return
-		}
-		request.Domain, request.Token, request.Initiator, request.NetworkID = a.Domain, a.Token, a.Initiator, networkID
-	}
-	answer, leave, err := s.send(ctx, &p, &a, m, request)
+	earlier := *a
+	a.ResponseCode = ""
+	answer, leave, err := s.send(ctx, p, a, m, sale)
 	defer leave()
-	if a.Status != attemptAuthorizing { // it could not be announced
-		reason := api.ReasonTryAgain
-		if _, ok := errors.AsType[*routing.NotServedError](err); ok {
-			reason = api.ReasonNoConnector
-		}
-		s.abandon(ctx, p, a, reason, err)
-		return
+	if a.Status != attemptAuthorizing {
+		s.giveUp(ctx, *p, earlier, err)
+		return false
 	}
 	if err != nil {
 		s.cfg.Log.WarnContext(ctx, "a sale was not answered", "payment", p.ID, "outcome", string(answer.Outcome), "error", err)
 	}
-	s.destroy(card) // the CVV has served, whatever the answer (PCI DSS 3.3.1)
+	s.destroy(sale.Card) // the CVV has served, whatever the answer (PCI DSS 3.3.1)
 	a.ResponseCode, a.ApprovalCode, a.Reference, a.NetworkID = answer.ResponseCode, answer.ApprovalCode, answer.Reference, answer.NetworkID
 	switch answer.Outcome {
 	case pci.Approved:
 		a.Status = approved
-		s.finish(ctx, p, a, event, ledger.Success)
+		s.finish(ctx, *p, *a, event, ledger.Success)
 	case pci.Refused:
+		if mayAsk && answer.Authenticate {
+			return s.soften(ctx, p, a)
+		}
 		a.Status, a.Reason = attemptDeclined, string(declineReason(answer.ResponseCode))
-		s.finish(ctx, p, a, "payment.declined", ledger.Failure)
+		s.finish(ctx, *p, *a, "payment.declined", ledger.Failure)
 	case pci.Unsent:
 		a.Status, a.Reason = attemptAbandoned, string(api.ReasonTryAgain)
-		s.finish(ctx, p, a, unsent(a, "payment.not_sent"), ledger.Failure)
+		s.finish(ctx, *p, *a, unsent(*a, "payment.not_sent"), ledger.Failure)
 	default:
-		s.uncertain(ctx, p, a, m)
+		s.uncertain(ctx, *p, *a, m)
 	}
+	return false
 }
 
 // Trace gives a sale or a reversal its numbers. Both are unique per day and terminal: the STAN comes from a sequence
@@ -287,21 +289,21 @@ func (s *Service) finishWith(ctx context.Context, p store.Payment, a store.Attem
 	})
 }
 
-// insist commits a fact of the outside world until it holds, or the process ends.
-func (s *Service) insist(ctx context.Context, paymentID, event string, commit func(context.Context) error) {
+// insist commits a fact of the outside world until it holds, or the process ends. It returns whether it holds.
+func (s *Service) insist(ctx context.Context, paymentID, event string, commit func(context.Context) error) (holds bool) {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		err := commit(context.WithoutCancel(ctx))
 		if err == nil {
-			return
+			return true
 		}
 		s.cfg.Log.ErrorContext(ctx, "what the acquirer has answered could not be committed yet", "payment", paymentID, "event", event, "error", err)
 		if errors.Is(err, errMove) {
-			return // a retry would fail the same way
+			return false // a retry would fail the same way
 		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }

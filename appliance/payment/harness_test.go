@@ -75,7 +75,7 @@ func newWorld(t rapid.TB, change func(*Config)) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, dir: dir, key: newSigner(t), clock: &clock{now: time.Date(2026, 11, 23, 9, 0, 0, 0, time.FixedZone("MYT", 8*3600))},
-		cards: &cards{held: make(map[pci.CardRef]card), kept: make(map[pci.Token]card), seen: make(map[pci.CardRef]bool)}}
+		cards: &cards{held: make(map[pci.CardRef]card), seen: make(map[pci.CardRef]bool), tokens: make(map[pci.Token]card)}}
 	w.issuer, w.acquirer = &issuer{w: w}, &acquirer{w: w, can: able}
 	w.cfg = Config{PublicURL: publicURL, Session: session, Attempts: maxTries, Challenge: time.Hour}
 	if change != nil {
@@ -437,16 +437,18 @@ type card struct {
 	code     string                    // DE 39
 	booked   bool                      // of an unknown outcome: the acquirer has approved all the same
 	hold     bool                      // the acquirer's answer waits for [acquirer.release]
+	soft     bool                      // the issuer declines the first sale for want of a challenge …
+	second   pci.AuthenticationOutcome // … and answers so to the request for one; empty: with a challenge
 }
 
 // cards are custody and tokenizer.
 type cards struct {
-	mu   sync.Mutex
-	held map[pci.CardRef]card
-	kept map[pci.Token]card // what stored cards do; nothing special where they are not here
-	seen map[pci.CardRef]bool
-	fail error // of the tokenizer
-	n    int
+	mu     sync.Mutex
+	held   map[pci.CardRef]card
+	seen   map[pci.CardRef]bool
+	tokens map[pci.Token]card
+	fail   error // of the tokenizer
+	n      int
 }
 
 func (c *cards) hold(behaviour card) pci.CardRef {
@@ -467,21 +469,25 @@ func (c *cards) get(ref pci.CardRef) (card, error) {
 	return behaviour, nil
 }
 
-// of returns what the counterparties do about the card of a request.
-func (c *cards) of(ref pci.CardRef, token pci.Token) (card, error) {
+// behind returns the behaviour of a card in custody or behind a token.
+func (c *cards) behind(ref pci.CardRef, token pci.Token) (card, error) {
 	if token == "" {
 		return c.get(ref)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.kept[token], nil
+	behaviour, ok := c.tokens[token]
+	if !ok || !ref.IsZero() {
+		return card{}, pci.ErrNotIssued
+	}
+	return behaviour, nil
 }
 
-// keep says what the counterparties do about a stored card.
+// keep says what the counterparties do about a stored card from now on.
 func (c *cards) keep(token pci.Token, behaviour card) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.kept[token] = behaviour
+	c.tokens[token] = behaviour
 }
 
 func (c *cards) has(ref pci.CardRef) bool {
@@ -509,7 +515,8 @@ func (c *cards) Destroy(_ context.Context, ref pci.CardRef) error {
 }
 
 func (c *cards) Tokenize(_ context.Context, domain string, ref pci.CardRef, _ string) (pci.IssuedToken, bool, error) {
-	if _, err := c.get(ref); err != nil {
+	behaviour, err := c.get(ref)
+	if err != nil {
 		return pci.IssuedToken{}, false, err
 	}
 	c.mu.Lock()
@@ -518,7 +525,9 @@ func (c *cards) Tokenize(_ context.Context, domain string, ref pci.CardRef, _ st
 		return pci.IssuedToken{}, false, c.fail
 	}
 	c.n++
-	return pci.IssuedToken{Domain: domain, Token: pci.Token(fmt.Sprintf("9%015d", c.n)), Format: "last4", KeyVersion: 1, Card: visa}, false, nil
+	token := pci.Token(fmt.Sprintf("9%015d", c.n))
+	c.tokens[token] = behaviour
+	return pci.IssuedToken{Domain: domain, Token: token, Format: "last4", KeyVersion: 1, Card: visa}, false, nil
 }
 
 // issuer is 3-D Secure.
@@ -529,7 +538,7 @@ type issuer struct {
 }
 
 func (i *issuer) Method(_ context.Context, request pci.AuthenticationRequest, notificationURL string) (*pci.Method, error) {
-	behaviour, err := i.w.cards.of(request.Card, request.Token)
+	behaviour, err := i.w.cards.behind(request.Card, request.Token)
 	if err != nil || !behaviour.method {
 		return nil, err
 	}
@@ -542,9 +551,17 @@ func (i *issuer) Authenticate(ctx context.Context, request pci.AuthenticationReq
 	i.mu.Lock()
 	i.on = append(i.on, request)
 	i.mu.Unlock()
-	behaviour, err := i.w.cards.of(request.Card, request.Token)
+	behaviour, err := i.w.cards.behind(request.Card, request.Token)
 	if err != nil {
 		return pci.Authentication{}, err
+	}
+	if p := i.w.payment(request.Payment); p.Attempts > 0 && i.w.attempt(p.ID, p.Attempts).SoftDecline != "" {
+		if request.Preference != pci.ChallengeMandated || request.Exemption != "" || request.Method != nil {
+			i.w.t.Errorf("after a soft decline the issuer was asked with %q, %q, %v", request.Preference, request.Exemption, request.Method)
+		}
+		if behaviour.issuer = behaviour.second; behaviour.issuer == "" {
+			behaviour.issuer = pci.ChallengeRequired
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return pci.Authentication{}, err
@@ -640,7 +657,7 @@ func (a *acquirer) Authorize(ctx context.Context, request pci.SaleRequest) (pci.
 }
 
 func (a *acquirer) sell(ctx context.Context, request pci.SaleRequest, as string) (pci.SaleResult, error) {
-	behaviour, err := a.w.cards.of(request.Card, request.Token)
+	behaviour, err := a.w.cards.behind(request.Card, request.Token)
 	if err != nil {
 		return pci.SaleResult{Outcome: pci.Unsent}, err
 	}
@@ -651,17 +668,22 @@ func (a *acquirer) sell(ctx context.Context, request pci.SaleRequest, as string)
 	if a1.Status != attemptAuthorizing || p.Status != string(api.StatusAuthorizing) || a1.Trace.STAN != request.Trace.STAN || request.Trace.STAN == "" {
 		a.w.t.Errorf("a sale with STAN %q left while the database says: payment %s, attempt %s, STAN %q", request.Trace.STAN, p.Status, a1.Status, a1.Trace.STAN)
 	}
-	if (request.Token != "") != (request.Initiator != "") || request.Initiator != a1.Initiator || request.Token != "" && request.Token != p.Token {
-		a.w.t.Errorf("a sale by %q with token %q left for an attempt by %q", request.Initiator, request.Token, a1.Initiator)
+	second, stored := a1.SoftDecline != "", a1.Initiator != ""
+	if request.Initiator != a1.Initiator || request.Entered != (second && !stored) || (request.Token != "") != (second || stored) ||
+		second && request.Authentication.Outcome != pci.Authenticated || stored && request.Token != p.Token {
+		a.w.t.Errorf("a sale of token %q by %q, entered %v, %s, for an attempt by %q after soft decline %q",
+			request.Token, request.Initiator, request.Entered, request.Authentication.Outcome, a1.Initiator, a1.SoftDecline)
 	}
 	if as != mti(p) {
 		a.w.t.Errorf("a payment with captures %s was sent as %s", p.Capture, as)
 	}
-	if behaviour.acquirer == pci.Unsent {
+	outcome, soft := behaviour.acquirer, behaviour.soft && !second
+	switch {
+	case soft:
+		outcome = pci.Refused
+	case outcome == pci.Unsent:
 		return pci.SaleResult{Outcome: pci.Unsent}, errors.New("the line is down")
-	}
-	outcome := behaviour.acquirer
-	if outcome == "" {
+	case outcome == "":
 		outcome = pci.Approved
 	}
 	a.mu.Lock()
@@ -687,9 +709,11 @@ func (a *acquirer) sell(ctx context.Context, request pci.SaleRequest, as string)
 		return pci.SaleResult{Outcome: outcome, ResponseCode: "00", ApprovalCode: "123456", NetworkID: networkID}, nil
 	case pci.Unknown:
 		return pci.SaleResult{Outcome: outcome}, errors.New("no answer")
-	default:
-		return pci.SaleResult{Outcome: outcome, ResponseCode: behaviour.code}, nil
 	}
+	if soft {
+		return pci.SaleResult{Outcome: outcome, ResponseCode: "1A", Authenticate: true}, nil
+	}
+	return pci.SaleResult{Outcome: outcome, ResponseCode: behaviour.code}, nil
 }
 
 // announced holds a modification that was sent against the database.

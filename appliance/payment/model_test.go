@@ -188,7 +188,9 @@ func (m *model) any(t *rapid.T) string {
 func anyCard(t *rapid.T) card {
 	return card{
 		issuer: rapid.SampledFrom([]pci.AuthenticationOutcome{pci.Authenticated, pci.Authenticated, pci.AuthenticationTried, pci.ChallengeRequired,
-			pci.ChallengeRequired, pci.AuthenticationNo, pci.AuthenticationDown, pci.NotEnrolled}).Draw(t, "issuer"),
+			pci.ChallengeRequired, pci.AuthenticationNo, pci.AuthenticationDown, pci.NotEnrolled, pci.NotChallenged}).Draw(t, "issuer"),
+		soft:     rapid.IntRange(0, 2).Draw(t, "declined softly") == 0,
+		second:   rapid.SampledFrom([]pci.AuthenticationOutcome{"", "", pci.Authenticated, pci.AuthenticationNo, pci.NotEnrolled}).Draw(t, "issuer after that"),
 		down:     rapid.IntRange(0, 9).Draw(t, "directory server") == 0,
 		acquirer: rapid.SampledFrom([]pci.SaleOutcome{pci.Approved, pci.Approved, pci.Refused, pci.Unsent, pci.Unknown, pci.Unknown}).Draw(t, "acquirer"),
 		code:     rapid.SampledFrom([]string{"05", "51", "54", "99", ""}).Draw(t, "response code"),

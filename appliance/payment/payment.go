@@ -166,9 +166,13 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 	}
 	now := s.cfg.Now()
 	p := store.Payment{ID: id, MerchantID: m.ID, SessionHash: hash, Amount: pci.Amount{Minor: request.Amount, Currency: request.Currency},
-		Reference: request.Reference, ReturnURL: request.ReturnURL, Capture: request.Capture,
+		Reference: request.Reference, ReturnURL: request.ReturnURL, Capture: request.Capture, Wishes: wishesOf(request),
 		Token: request.Token, Initiator: request.Initiator, Original: request.Original, CreatedAt: now, ExpiresAt: now.Add(s.cfg.Session), UpdatedAt: now}
 	first.Answer = id
+	customer, err := customerOf(request.Customer)
+	if err != nil {
+		return api.Payment{}, err
+	}
 	_, err = s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		if idempotencyKey != "" {
 			if _, err := tx.Idempotent(m.ID, idempotencyKey); err == nil {
@@ -192,12 +196,14 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 		if err := putPayment(tx, &p, "payment.created"); err != nil {
 			return err
 		}
-		if c := request.Customer; c != nil {
-			if err := tx.PutCustomer(id, store.Customer{Name: c.Name, Email: c.Email, Phone: c.Phone, Billing: c.Billing}); err != nil {
+		if request.Customer != nil {
+			if err := tx.PutCustomer(id, customer); err != nil {
 				return err
 			}
 		}
-		tx.Record(entryOf("payment.created", "key:"+caller.KeyID, caller.Origin, ledger.Success, p, nil))
+		entry := entryOf("payment.created", "key:"+caller.KeyID, caller.Origin, ledger.Success, p, nil)
+		tellWishes(entry.Data, p.Wishes)
+		tx.Record(entry)
 		if p.Initiator == pci.ByMerchant {
 			a, err := s.putStored(tx, &p, card, newID("form"), "key:"+caller.KeyID, caller.Origin)
 			collected = &a
@@ -354,6 +360,7 @@ func shown(p store.Payment, a *store.Attempt, modifications []store.Modification
 	out := api.Payment{ID: p.ID, Status: api.Status(p.Status), Amount: p.Amount.Minor, Currency: p.Amount.Currency, Reference: p.Reference,
 		ReturnURL: p.ReturnURL, Capture: p.Capture, Initiator: p.Initiator, Original: p.Original, Captured: p.Captured, Refunded: p.Refunded, Attempts: p.Attempts, CreatedAt: p.CreatedAt, ExpiresAt: p.ExpiresAt, UpdatedAt: p.UpdatedAt}
 	out.Token = p.Token
+	out.Authentication, out.Setup, out.Recurring = shownWishes(p.Wishes)
 	if a != nil {
 		out.Card = &api.Card{Brand: a.Card.Brand, Truncated: a.Card.Truncated, Expiry: a.Card.Expiry.String()}
 		out.Token = a.Token
@@ -405,7 +412,7 @@ func entryOf(kind, actor, origin, outcome string, p store.Payment, a *store.Atte
 		data["brand"] = string(a.Card.Brand)
 		data["token"] = string(a.Token)
 		for name, value := range map[string]string{"trans_status": a.TransStatus, "eci": a.ECI, "stan": a.Trace.STAN, "rrn": a.Trace.RRN,
-			"connector": a.Connector, "connector_reference": a.Reference, "initiator": string(a.Initiator),
+			"connector": a.Connector, "connector_reference": a.Reference, "initiator": string(a.Initiator), "soft_decline": a.SoftDecline,
 			"response_code": a.ResponseCode, "approval_code": a.ApprovalCode, "reason": a.Reason, "reversal_stan": a.Reversal.STAN} {
 			if value != "" {
 				data[name] = value

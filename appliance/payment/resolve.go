@@ -72,8 +72,12 @@ func (s *Service) Recover(ctx context.Context) error {
 	return s.recoverRefunds(ctx)
 }
 
-// recoverUnsent: the card died with the process, and no sale was announced.
+// recoverUnsent: the card died with the process, and no sale was announced, or the one that was is declined for good.
 func (s *Service) recoverUnsent(ctx context.Context, p store.Payment, a store.Attempt) error {
+	if a.SoftDecline != "" {
+		a.Status, a.Reason, a.ResponseCode = attemptDeclined, string(declineReason(a.SoftDecline)), a.SoftDecline
+		return s.step(ctx, &p, &a, "payment.declined", ledger.Failure, nil)
+	}
 	a.Status, a.Reason = attemptAbandoned, string(api.ReasonTryAgain)
 	return s.step(ctx, &p, &a, unsent(a, "payment.card_lost"), ledger.Failure, nil)
 }

@@ -26,10 +26,11 @@ var transitions = []struct {
 	{api.StatusAuthorizing, "payment.rerouted", api.StatusAuthorizing}, // nothing left by the connector before; entered before the sale leaves by this one
 	{api.StatusAuthorizing, "payment.captured", api.StatusCaptured},
 	{api.StatusAuthorizing, "payment.declined", api.StatusDeclined},
-	{api.StatusAuthorizing, "payment.not_sent", api.StatusCreated},            // certainly nothing left this machine
-	{api.StatusAuthenticating, "payment.failed", api.StatusFailed},            // the merchant's own: there is nobody to ask again
-	{api.StatusAuthorizing, "payment.failed", api.StatusFailed},               // likewise, and certainly nothing left
-	{api.StatusAuthorizing, "payment.indeterminate", api.StatusIndeterminate}, // its reversal is due from the same commit on
+	{api.StatusAuthorizing, "payment.soft_declined", api.StatusAuthenticating}, // the issuer wants a challenge first, once
+	{api.StatusAuthorizing, "payment.not_sent", api.StatusCreated},             // certainly nothing left this machine
+	{api.StatusAuthenticating, "payment.failed", api.StatusFailed},             // the merchant's own: there is nobody to ask again
+	{api.StatusAuthorizing, "payment.failed", api.StatusFailed},                // likewise, and certainly nothing left
+	{api.StatusAuthorizing, "payment.indeterminate", api.StatusIndeterminate},  // its reversal is due from the same commit on
 	{api.StatusIndeterminate, "payment.reversed", api.StatusFailed},
 	{api.StatusAuthorizing, "payment.authorized", api.StatusAuthorized},       // where captures are manual
 	{api.StatusAuthorized, "payment.capture_requested", api.StatusAuthorized}, // entered before the advice leaves

@@ -148,11 +148,16 @@ func (s *Service) collect(ctx context.Context, p store.Payment, a store.Attempt)
 	s.notify(p.ID)
 	started := s.start(func(ctx context.Context) {
 		m, err := s.cfg.Store.Read(ctx).Merchant(p.MerchantID)
+		var earlier string
+		if err == nil {
+			earlier, err = s.networkID(ctx, p)
+		}
 		if err != nil {
 			s.abandon(ctx, p, a, api.ReasonTryAgain, err)
 			return
 		}
-		s.sell(ctx, p, a, pci.CardRef{}, m, pci.Authentication{})
+		s.sell(ctx, &p, &a, m, pci.SaleRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Initiator: a.Initiator, NetworkID: earlier,
+			Amount: p.Amount, Merchant: m.Profile, Exemption: p.Wishes.Exemption}, false)
 	})
 	if started { // else the next process ends it
 		s.awaitCollected(ctx, p.ID)

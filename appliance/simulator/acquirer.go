@@ -2,11 +2,13 @@ package simulator
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -218,11 +220,41 @@ func (h *AcquirerHost) charge(request *iso8583.Message) reply {
 	}
 	switch code := request.Text(3); {
 	case len(code) == 6 && code[:2] == "00":
+		if entry.behaviour == SoftDecline {
+			entry.behaviour = softly(request)
+		}
 		return h.sale(entry)
 	case len(code) == 6 && code[:2] == "20" && entry.kind == sold:
 		return h.refund(request, entry)
 	}
 	return answered("12") // neither purchase nor refund
+}
+
+// softly is how a [SoftDecline] card's issuer answers: it approves what its challenge has authenticated, as the CAVV says.
+func softly(request *iso8583.Message) Acquirer {
+	proof, err := base64.StdEncoding.DecodeString(subelement(string(request.AppendTo(nil, 48)), "43"))
+	switch {
+	case err == nil && len(proof) == 20 && proof[0] == 1:
+		return Approve
+	case of1993(request):
+		return "65" // which has an action code
+	}
+	return "1A"
+}
+
+// subelement returns the value of a tag of additional data (DE 48), empty where it is not there.
+func subelement(text, tag string) string {
+	for len(text) >= 4 {
+		n, err := strconv.Atoi(text[2:4])
+		if err != nil || n < 0 || len(text) < 4+n {
+			return ""
+		}
+		if text[:2] == tag {
+			return text[4 : 4+n]
+		}
+		text = text[4+n:]
+	}
+	return ""
 }
 
 func (h *AcquirerHost) sale(entry bookEntry) reply {

@@ -37,6 +37,7 @@ type ACS struct {
 // challenge is one that the directory server announced.
 type challenge struct {
 	serverTransID, dsTransID, acsTransID string
+	version                              string
 
 	resultsURL, notificationURL string
 	number, merchant, amount    string
@@ -49,7 +50,7 @@ type challenge struct {
 // expect prepares for the shopper of an AReq that was answered with a challenge.
 func (a *ACS) expect(areq elements, dsTransID, acsTransID string) {
 	c := &challenge{
-		serverTransID: areq.text("threeDSServerTransID"), dsTransID: dsTransID, acsTransID: acsTransID,
+		version: areq.version(), serverTransID: areq.text("threeDSServerTransID"), dsTransID: dsTransID, acsTransID: acsTransID,
 		resultsURL: areq.text("threeDSServerURL"), notificationURL: areq.text("notificationURL"),
 		number: areq.text("acctNumber"), merchant: areq.text("merchantName"), expires: time.Now().Add(challengeLife),
 	}
@@ -126,7 +127,7 @@ func (a *ACS) begin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := a.find(creq.ACSTransID)
-	if c == nil || c.serverTransID != creq.ThreeDSServerTransID {
+	if c == nil || c.serverTransID != creq.ThreeDSServerTransID || c.version != creq.MessageVersion {
 		showError(w, http.StatusNotFound, "Your bank does not know this payment, or it took too long.")
 		return
 	}
@@ -157,7 +158,7 @@ func readCReq(field string) (creq, error) {
 	if err := json.Unmarshal(raw, &c); err != nil {
 		return creq{}, err
 	}
-	if c.MessageType != "CReq" || c.MessageVersion != messageVersion || c.ChallengeWindowSize == "" {
+	if c.MessageType != "CReq" || !version.MatchString(c.MessageVersion) || c.ChallengeWindowSize == "" {
 		return creq{}, errors.New("not a CReq")
 	}
 	return c, nil
@@ -191,14 +192,18 @@ func (c *challenge) decide(password string, cancel bool) elements {
 		transStatus = "Y"
 	}
 	c.result = elements{
-		"messageType": "RReq", "messageVersion": messageVersion, "messageCategory": "01",
+		"messageType": "RReq", "messageVersion": c.version, "messageCategory": "01",
 		"threeDSServerTransID": c.serverTransID, "dsTransID": c.dsTransID, "acsTransID": c.acsTransID,
 		"authenticationType": "01", "authenticationMethod": "01", "interactionCounter": "01",
 		"transStatus": transStatus, "eci": eciOf(c.number, transStatus),
 	}
+	if c.version == version231 {
+		delete(c.result, "authenticationType")
+		c.result["authenticationMethod"] = []string{"01"}
+	}
 	switch {
 	case transStatus == "Y":
-		c.result["authenticationValue"] = newCAVV()
+		c.result["authenticationValue"] = newCAVV(true)
 	case cancel:
 		c.result["challengeCancel"], c.result["transStatusReason"] = "01", "01"
 		c.result["interactionCounter"] = "00"
@@ -239,7 +244,7 @@ func (a *ACS) deliver(ctx context.Context, resultsURL string, rreq elements) err
 // sendBack has the browser post the CRes to notificationURL.
 func (a *ACS) sendBack(w http.ResponseWriter, c *challenge, transStatus, sessionData string) {
 	raw, _ := json.Marshal(elements{ // strings only: cannot fail
-		"messageType": "CRes", "messageVersion": messageVersion, "transStatus": transStatus,
+		"messageType": "CRes", "messageVersion": c.version, "transStatus": transStatus,
 		"threeDSServerTransID": c.serverTransID, "acsTransID": c.acsTransID,
 	})
 	target, err := url.Parse(c.notificationURL)

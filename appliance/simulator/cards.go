@@ -26,6 +26,20 @@ const (
 	Rejected     ThreeDS = "R"
 	Unavailable  ThreeDS = "U"
 	NotEnrolled  ThreeDS = "" // the card is in no range of the directory server
+
+	Informational       ThreeDS = "I"
+	Decoupled           ThreeDS = "D" // though nobody asked for it
+	PaymentConfirmation ThreeDS = "S" // nor for this
+	UnknownStatus       ThreeDS = "X"
+)
+
+// What the directory server does instead of answering.
+const (
+	DSFails     ThreeDS = "http-500"
+	DSSlow      ThreeDS = "slow"      // keeps the request until the caller has given up, for at most [slowAfter]
+	DSMalformed ThreeDS = "malformed" // answers with what is no JSON
+	DSWrongID   ThreeDS = "wrong-id"  // answers about another authentication
+	DSErro      ThreeDS = "erro"      // answers with an error message
 )
 
 // Acquirer is how the acquirer answers a request: an ISO 8583 response code (DE 39), or one of the words below.
@@ -43,9 +57,11 @@ const (
 	CaptureLost   Acquirer = "capture-lost"   // approves; books the first capture advice and does not answer it
 	RefundRefused Acquirer = "refund-refused" // approves; declines refunds (05)
 	RefundSilent  Acquirer = "refund-silent"  // approves; books refunds and never answers them; answers their reversal
+
+	SoftDecline Acquirer = "soft-decline" // declines what the issuer's challenge has not authenticated
 )
 
-// Cards are the test cards. Every other valid number is authenticated without friction and approved. Any expiry
+// Cards are the test cards. A challenge that is mandated is had for each that is authenticated without friction. Every other valid number is authenticated without friction and approved. Any expiry
 // in the future and any CVV will do (four digits for American Express).
 var Cards = []Card{
 	{"4111111111111111", Frictionless, Approve, "Visa: authenticated without friction, approved"},
@@ -70,6 +86,18 @@ var Cards = []Card{
 	{"5105105105105100", Frictionless, CaptureLost, "approved; the acquirer does not answer the first capture: it is repeated"},
 	{"5454545454545454", Frictionless, RefundRefused, "approved; refunds are declined"},
 	{"4444333322221111", Frictionless, RefundSilent, "approved; refunds are never answered: reversed"},
+	{"4573111111111112", Frictionless, Approve, "3-D Secure 2.3.1: authenticated without friction, approved"},
+	{"4573123456789014", Challenge, Approve, "3-D Secure 2.3.1: the issuer asks the shopper (password 1234), approved"},
+	{"4573191919191912", PaymentConfirmation, Approve, "3-D Secure 2.3.1: the issuer answers with what was not asked for (S): refused"},
+	{"4539737373737377", Informational, Approve, "3-D Secure: for information only (I); approved without liability shift"},
+	{"4539131313131315", Decoupled, Approve, "3-D Secure: decoupled (D), which was not asked for: refused"},
+	{"4539242424242428", UnknownStatus, Approve, "3-D Secure: a status that does not exist: refused"},
+	{"4539656565656569", Frictionless, SoftDecline, "the issuer declines (1A) until it has asked the shopper (password 1234), then approves"},
+	{"4539500050005009", DSFails, Approve, "the directory server fails (HTTP 500)"},
+	{"4539404040404044", DSSlow, Approve, "the directory server answers too late"},
+	{"4539202020202028", DSMalformed, Approve, "the directory server answers with what is no JSON"},
+	{"4539303030303036", DSWrongID, Approve, "the directory server answers about another authentication"},
+	{"4539101010101010", DSErro, Approve, "the directory server answers with an error message"},
 }
 
 // ChallengePassword is what the issuer's page accepts; anything else fails the challenge.

@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"maps"
@@ -56,14 +57,22 @@ func TestEveryCardIsAnsweredAsTheTableSays(t *testing.T) {
 		"4539787878787872": "07", "4539828282828280": "07", visaChallenge: "",
 	}
 	for _, card := range Cards {
-		answer := ask(t, newDirectory(), testAReq(card.Number))
+		areq := testAReq(card.Number)
+		if newestVersion(card.Number) == version231 {
+			areq["messageVersion"], areq["acceptLanguage"] = version231, []string{"en"}
+		}
+		if len(card.ThreeDS) > 1 {
+			continue // see TestADirectoryServerThatMisbehaves
+		}
+		answer := ask(t, newDirectory(), areq)
 		if card.ThreeDS == NotEnrolled {
 			if answer.text("messageType") != "Erro" || answer.text("errorCode") != "305" {
 				t.Errorf("%s: %v", card.What, answer)
 			}
 			continue
 		}
-		if answer.text("messageType") != "ARes" || answer.text("transStatus") != string(card.ThreeDS) || answer.text("threeDSServerTransID") != serverTransID {
+		if answer.text("messageType") != "ARes" || answer.text("transStatus") != string(card.ThreeDS) || answer.text("threeDSServerTransID") != serverTransID ||
+			answer["messageVersion"] != areq["messageVersion"] {
 			t.Errorf("%s: %v", card.What, answer)
 		}
 		cavv, err := base64.StdEncoding.DecodeString(answer.text("authenticationValue"))
@@ -110,6 +119,73 @@ func TestAnIncompleteAReqIsAnsweredWithTheElementsAtFault(t *testing.T) {
 				t.Errorf("answer %v", answer)
 			}
 		})
+	}
+}
+
+func TestADirectoryServerThatMisbehaves(t *testing.T) {
+	numbers := make(map[ThreeDS]string)
+	for _, card := range Cards {
+		numbers[card.ThreeDS] = card.Number
+	}
+	send := func(behaviour ThreeDS) *httptest.ResponseRecorder {
+		raw, err := json.Marshal(testAReq(numbers[behaviour]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel() // the caller of the slow one
+		w := httptest.NewRecorder()
+		newDirectory().ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/ds", bytes.NewReader(raw)).WithContext(gone))
+		return w
+	}
+	if w := send(DSFails); w.Code != http.StatusInternalServerError {
+		t.Errorf("%d", w.Code)
+	}
+	if w := send(DSSlow); w.Body.Len() != 0 {
+		t.Errorf("%s", w.Body)
+	}
+	if w := send(DSMalformed); json.Valid(w.Body.Bytes()) {
+		t.Errorf("%s", w.Body)
+	}
+	var wrong, erro elements
+	if err := json.Unmarshal(send(DSWrongID).Body.Bytes(), &wrong); err != nil || wrong.text("transStatus") != "Y" || wrong.text("threeDSServerTransID") == serverTransID {
+		t.Errorf("%v", wrong)
+	}
+	if err := json.Unmarshal(send(DSErro).Body.Bytes(), &erro); err != nil || erro.text("messageType") != "Erro" {
+		t.Errorf("%v", erro)
+	}
+}
+
+func TestWhatIsNotOfItsVersionIsRefused(t *testing.T) {
+	const new231 = "4573111111111112"
+	for name, test := range map[string]struct {
+		number string
+		change elements
+		code   string
+	}{
+		"2.3.1 for an issuer of 2.2.0":   {"4111111111111111", elements{"messageVersion": version231, "acceptLanguage": []string{"en"}}, "203"},
+		"2.3.1 without its element":      {new231, elements{"messageVersion": version231}, "201"},
+		"2.3.1 with a wish of 2.2.0":     {new231, elements{"messageVersion": version231, "acceptLanguage": []string{"en"}, "threeDSRequestorChallengeInd": "04"}, "203"},
+		"2.2.0 with a wish of 2.3.1":     {new231, elements{"threeDSRequestorChallengeInd": []string{"04"}}, "203"},
+		"2.2.0 with an element of 2.3.1": {new231, elements{"acceptLanguage": []string{"en"}}, "203"},
+		"2.2.0 with a security code":     {new231, elements{"cardSecurityCode": "123"}, "203"},
+	} {
+		areq := testAReq(test.number)
+		maps.Copy(areq, test.change)
+		if answer := ask(t, newDirectory(), areq); answer.text("errorCode") != test.code {
+			t.Errorf("%s: %v", name, answer)
+		}
+	}
+}
+
+func TestAMandatedChallengeIsHad(t *testing.T) {
+	old, recent := testAReq("4111111111111111"), testAReq("4573111111111112")
+	old["threeDSRequestorChallengeInd"] = "04"
+	maps.Copy(recent, elements{"messageVersion": version231, "acceptLanguage": []string{"en"}, "threeDSRequestorChallengeInd": []string{"04"}})
+	for _, areq := range []elements{old, recent} {
+		if answer := ask(t, newDirectory(), areq); answer.text("transStatus") != "C" || answer["messageVersion"] != areq["messageVersion"] {
+			t.Errorf("%v", answer)
+		}
 	}
 }
 

@@ -24,12 +24,23 @@ type Payment struct {
 	Captured    int64         // minor units that the acquirer has booked
 	Refunded    int64         // of them
 	Attempts    int           // cards tried so far
+	Wishes      Wishes
 	CreatedAt   time.Time
 	ExpiresAt   time.Time
 	UpdatedAt   time.Time
 }
 
-// Customer is what a merchant told of a person.
+// Wishes are what a merchant asks of 3-D Secure.
+type Wishes struct {
+	Challenge       pci.Preference
+	Exemption       pci.Exemption
+	Setup           pci.Setup
+	RecurringExpiry string // YYYY-MM-DD
+	RecurringDays   int
+	Instalments     int
+}
+
+// Customer is what a merchant told of a person. Billing is JSON.
 type Customer struct{ Name, Email, Phone, Billing string }
 
 // Attempt is one card tried on a payment.
@@ -52,18 +63,21 @@ type Attempt struct {
 	ResponseCode  string
 	ApprovalCode  string
 	NetworkID     string // the scheme's, of the transaction
+	SoftDecline   string // DE 39 of its first sale, after which the issuer was asked for a challenge; empty while there was none
 	Reason        string
 	Reversal      pci.Trace // set once a reversal is due
 	CreatedAt     time.Time
 	UpdatedAt     time.Time
 }
 
-const paymentColumns = "id, merchant_id, session_hash, status, amount, currency, reference, return_url, capture, token, initiator, original, captured, refunded, attempts, created_at, expires_at, updated_at"
+const paymentColumns = "id, merchant_id, session_hash, status, amount, currency, reference, return_url, capture, token, initiator, original, captured, refunded, attempts, " +
+	"challenge, exemption, setup, recurring_expiry, recurring_days, instalments, created_at, expires_at, updated_at"
 
 func scanPayment(row scanner) (Payment, error) {
 	var p Payment
 	err := row.Scan(&p.ID, &p.MerchantID, &p.SessionHash, &p.Status, &p.Amount.Minor, &p.Amount.Currency, &p.Reference,
-		&p.ReturnURL, &p.Capture, &p.Token, &p.Initiator, &p.Original, &p.Captured, &p.Refunded, &p.Attempts, scanTime{&p.CreatedAt}, scanTime{&p.ExpiresAt}, scanTime{&p.UpdatedAt})
+		&p.ReturnURL, &p.Capture, &p.Token, &p.Initiator, &p.Original, &p.Captured, &p.Refunded, &p.Attempts, &p.Wishes.Challenge, &p.Wishes.Exemption, &p.Wishes.Setup,
+		&p.Wishes.RecurringExpiry, &p.Wishes.RecurringDays, &p.Wishes.Instalments, scanTime{&p.CreatedAt}, scanTime{&p.ExpiresAt}, scanTime{&p.UpdatedAt})
 	return p, translate(err)
 }
 
@@ -141,14 +155,15 @@ func (q Queries) Customer(paymentID string) (Customer, error) {
 }
 
 const attemptColumns = `payment_id, n, status, form, initiator, domain, token, brand, truncated, expiry, trans_status, eci, server_trans_id, ds_trans_id,
-	stan, rrn, sent_at, connector, connector_reference, response_code, approval_code, network_id, reason, reversal_stan, reversal_rrn, reversal_at, created_at, updated_at`
+	stan, rrn, sent_at, connector, connector_reference, response_code, approval_code, network_id, soft_decline, reason, reversal_stan, reversal_rrn, reversal_at,
+	created_at, updated_at`
 
 func scanAttempt(row scanner) (Attempt, error) {
 	var a Attempt
 	var expiry string
 	err := row.Scan(&a.PaymentID, &a.N, &a.Status, &a.Form, &a.Initiator, &a.Domain, &a.Token, &a.Card.Brand, &a.Card.Truncated, &expiry,
 		&a.TransStatus, &a.ECI, &a.ServerTransID, &a.DSTransID, &a.Trace.STAN, &a.Trace.RRN, scanTime{&a.Trace.TransmittedAt},
-		&a.Connector, &a.Reference, &a.ResponseCode, &a.ApprovalCode, &a.NetworkID, &a.Reason, &a.Reversal.STAN, &a.Reversal.RRN, scanTime{&a.Reversal.TransmittedAt},
+		&a.Connector, &a.Reference, &a.ResponseCode, &a.ApprovalCode, &a.NetworkID, &a.SoftDecline, &a.Reason, &a.Reversal.STAN, &a.Reversal.RRN, scanTime{&a.Reversal.TransmittedAt},
 		scanTime{&a.CreatedAt}, scanTime{&a.UpdatedAt})
 	if err != nil {
 		return a, translate(err)
@@ -200,10 +215,11 @@ func (q Queries) OpenConnectors() ([]string, error) {
 // PutPayment writes a payment.
 func (tx *Tx) PutPayment(p Payment) error {
 	inUTC(&p.CreatedAt, &p.ExpiresAt, &p.UpdatedAt)
-	return tx.write("payments", p.ID, p, `INSERT INTO payments (`+paymentColumns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+	return tx.write("payments", p.ID, p, `INSERT INTO payments (`+paymentColumns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (id) DO UPDATE SET status = excluded.status, captured = excluded.captured, refunded = excluded.refunded, attempts = excluded.attempts, updated_at = excluded.updated_at`,
 		p.ID, p.MerchantID, p.SessionHash, p.Status, p.Amount.Minor, p.Amount.Currency, p.Reference, p.ReturnURL,
-		p.Capture, p.Token, p.Initiator, p.Original, p.Captured, p.Refunded, p.Attempts, formatTime(p.CreatedAt), formatTime(p.ExpiresAt), formatTime(p.UpdatedAt))
+		p.Capture, p.Token, p.Initiator, p.Original, p.Captured, p.Refunded, p.Attempts, p.Wishes.Challenge, p.Wishes.Exemption, p.Wishes.Setup,
+		p.Wishes.RecurringExpiry, p.Wishes.RecurringDays, p.Wishes.Instalments, formatTime(p.CreatedAt), formatTime(p.ExpiresAt), formatTime(p.UpdatedAt))
 }
 
 // PutCustomer keeps what belongs to a person, which no entry covers.
@@ -217,16 +233,16 @@ func (tx *Tx) PutCustomer(paymentID string, c Customer) error {
 func (tx *Tx) PutAttempt(a Attempt) error {
 	inUTC(&a.Trace.TransmittedAt, &a.Reversal.TransmittedAt, &a.CreatedAt, &a.UpdatedAt)
 	return tx.write("attempts", fmt.Sprintf("%s/%d", a.PaymentID, a.N), a, `INSERT INTO attempts (`+attemptColumns+`)
-		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+		VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (payment_id, n) DO UPDATE SET status = excluded.status, trans_status = excluded.trans_status, eci = excluded.eci,
 		server_trans_id = excluded.server_trans_id, ds_trans_id = excluded.ds_trans_id, stan = excluded.stan, rrn = excluded.rrn,
 		sent_at = excluded.sent_at, connector = excluded.connector, connector_reference = excluded.connector_reference,
-		response_code = excluded.response_code, approval_code = excluded.approval_code,
-		network_id = excluded.network_id, reason = excluded.reason, reversal_stan = excluded.reversal_stan, reversal_rrn = excluded.reversal_rrn,
+		response_code = excluded.response_code, approval_code = excluded.approval_code, network_id = excluded.network_id,
+		soft_decline = excluded.soft_decline, reason = excluded.reason, reversal_stan = excluded.reversal_stan, reversal_rrn = excluded.reversal_rrn,
 		reversal_at = excluded.reversal_at, updated_at = excluded.updated_at`,
 		a.PaymentID, a.N, a.Status, a.Form, a.Initiator, a.Domain, a.Token, a.Card.Brand, a.Card.Truncated, a.Card.Expiry.String(),
 		a.TransStatus, a.ECI, a.ServerTransID, a.DSTransID, a.Trace.STAN, a.Trace.RRN, formatTime(a.Trace.TransmittedAt),
-		a.Connector, a.Reference, a.ResponseCode, a.ApprovalCode, a.NetworkID, a.Reason, a.Reversal.STAN, a.Reversal.RRN, formatTime(a.Reversal.TransmittedAt),
+		a.Connector, a.Reference, a.ResponseCode, a.ApprovalCode, a.NetworkID, a.SoftDecline, a.Reason, a.Reversal.STAN, a.Reversal.RRN, formatTime(a.Reversal.TransmittedAt),
 		formatTime(a.CreatedAt), formatTime(a.UpdatedAt))
 }
 

@@ -96,6 +96,10 @@ type Config struct {
 
 	Additional Additional
 
+	// SoftDeclines are the response codes (DE 39), or action codes of the edition of 1993, by which the issuer declines because it
+	// wants the cardholder authenticated. They are the schemes' own.
+	SoftDeclines []string
+
 	// EntryMode and StoredEntryMode are DE 22 of a card that was entered and of a stored credential. Empty means key entry
 	// and credential on file: "010" and "100" in the edition of 1987, "000010100000" and "000040100000" in that of 1993.
 	EntryMode       string
@@ -173,6 +177,11 @@ func newConnector(cfg Config) (*Connector, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, code := range cfg.SoftDeclines {
+		if !isDenial(code) {
+			return nil, fmt.Errorf("acquiring: soft decline %q is neither a response code nor an action code of a denial", code)
+		}
+	}
 	if !isEntryMode(spec, cfg.EntryMode) || !isEntryMode(spec, cfg.StoredEntryMode) {
 		return nil, fmt.Errorf("acquiring: an entry mode (DE 22) is %d characters of kind %s in %s", spec.Fields[22].Max, spec.Fields[22].Kind, spec.Name)
 	}
@@ -180,6 +189,19 @@ func newConnector(cfg Config) (*Connector, error) {
 	// Any start is as good; a random one keeps a restart from repeating the last numbers.
 	c.stan.Store(rand.Uint32N(1_000_000))
 	return c, nil
+}
+
+// isDenial reports whether a code can decline: two characters of the edition of 1987, or 1xx and 2xx of 1993. None may be one
+// that leaves the outcome open.
+func isDenial(code string) bool {
+	switch len(code) {
+	case 2:
+		result, err := resultOf(sale, answer{code: code})
+		return err == nil && result.Outcome == pci.Refused
+	case 3:
+		return isDigits(code) && (code[0] == '1' || code[0] == '2')
+	}
+	return false
 }
 
 // isEntryMode reports whether mode is empty or may be DE 22.

@@ -23,7 +23,7 @@ const MaxRecord = 199
 
 // Additional says where a sale carries what has no data element of its own: in one private field, as subelements of a tag
 // and a length of two digits each, and the value, ascending by tag. An empty tag of ECI, CAVV and CVV means the default,
-// "-" that the value is not sent. Initiator and Record are not sent without a tag.
+// "-" that the value is not sent. Initiator, Exemption and Record are not sent without a tag.
 type Additional struct {
 	Field int    // default 48; another one must be private text: 60 to 63, 120 to 127, or 55 in characters
 	ECI   string // default "42"
@@ -38,6 +38,10 @@ type Additional struct {
 	// that under which a merchant's own payment names the one by which the customer agreed. Neither is used without a tag.
 	NetworkID string
 	Earlier   string
+	// Exemption is the tag of why the cardholder was not authenticated, Exemptions are the values by exemption; default those
+	// that EMV 3DS 2.3.1 has for it (threeDSRequestorChallengeInd).
+	Exemption  string
+	Exemptions map[string]string
 
 	// Record is where the ledger record travels, in base64: a tag, under which it stands in as many subelements of up to 99
 	// characters as it takes; or "DE" and the number of another private field, which is then its own.
@@ -53,6 +57,7 @@ const (
 	cvv
 	initiator
 	earlier
+	exemption
 	record
 )
 
@@ -90,6 +95,7 @@ func (a Additional) layout(spec *iso8583.Spec) (layout, error) {
 		{cmp.Or(a.CVV, "92"), cvv},
 		{cmp.Or(a.Initiator, "-"), initiator},
 		{cmp.Or(a.Earlier, "-"), earlier},
+		{cmp.Or(a.Exemption, "-"), exemption},
 		{cmp.Or(tag, "-"), record},
 	} {
 		if p.tag == "-" {
@@ -105,6 +111,11 @@ func (a Additional) layout(spec *iso8583.Spec) (layout, error) {
 			return layout{}, errors.New("acquiring: a tag of additional data is two digits")
 		}
 		out.networkTag = tag
+	}
+	for name, value := range a.Exemptions {
+		if exemptionValues[pci.Exemption(name)] == "" || value == "" || len(value) > maxElement {
+			return layout{}, fmt.Errorf("acquiring: %q is no exemption, or its value has not 1 to %d characters", name, maxElement)
+		}
 	}
 	slices.SortFunc(out.placed, func(a, b placement) int { return cmp.Compare(a.tag, b.tag) })
 	for i := range out.placed[:max(len(out.placed)-1, 0)] {
@@ -216,6 +227,8 @@ func (c *Connector) appendElements(dst []byte, r *request, card *pan.Card) ([]by
 			dst, err = appendElement(dst, p.tag, c.indicator(r.initiator))
 		case earlier:
 			dst, err = appendElement(dst, p.tag, r.earlier)
+		case exemption:
+			dst, err = appendElement(dst, p.tag, c.claim(r.exemption))
 		case record:
 			dst, err = appendRecord(dst, p.tag, r.record)
 		}
@@ -235,6 +248,20 @@ func (c *Connector) indicator(i pci.Initiator) string {
 		return cmp.Or(c.cfg.Additional.Merchant, "M")
 	}
 	return ""
+}
+
+// exemptionValues are the defaults of [Additional.Exemptions].
+var exemptionValues = map[pci.Exemption]string{
+	pci.TransactionRiskAnalysis: "05",
+	pci.Delegated:               "07",
+	pci.TrustedBeneficiary:      "08",
+	pci.LowValue:                "10",
+	pci.SecureCorporate:         "11",
+}
+
+// claim is how the acquirer is told of an exemption.
+func (c *Connector) claim(e pci.Exemption) string {
+	return cmp.Or(c.cfg.Additional.Exemptions[string(e)], exemptionValues[e])
 }
 
 // maxElement is the longest value of a subelement.

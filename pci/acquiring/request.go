@@ -84,11 +84,12 @@ type request struct {
 	rrn      string    // DE 37
 	at       time.Time // DE 7, UTC
 
-	code       string             // DE 3
-	sold       time.Time          // DE 12: when the card was charged first, UTC
-	stored     bool               // DE 22: the card comes from a token and was not entered
-	initiator  pci.Initiator      // of a stored one
-	earlier    string             // the scheme's identifier of the transaction that a merchant's own one stands on
+	code       string        // DE 3
+	sold       time.Time     // DE 12: when the card was charged first, UTC
+	stored     bool          // DE 22: the card comes from a token and was not entered
+	initiator  pci.Initiator // of a stored one
+	earlier    string        // the scheme's identifier of the transaction that a merchant's own one stands on
+	exemption  pci.Exemption
 	approval   string             // DE 38, of the original
 	original   original           // DE 90 or 56
 	authorized uint64             // DE 30: of the authorization, where amount is a part of it

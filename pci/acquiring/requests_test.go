@@ -338,6 +338,87 @@ func TestASeriesNamesTheTransactionOfTheCustomer(t *testing.T) {
 	}
 }
 
+func TestACardThatWasEnteredIsSoldAgainByItsToken(t *testing.T) {
+	h := newHost(t, agreeable(approving))
+	c := online(t, h, func(cfg *Config) { cfg.Additional.Initiator = "17" })
+	r := saleRequest(1)
+	r.Card, r.Domain, r.Token, r.Entered = pci.CardRef{}, "payments", testToken, true
+	if got, err := c.Sale(t.Context(), r); got.Outcome != pci.Approved {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if got := h.received("0200")[0]; got[2] != testPAN || got[22] != "010" || got[48]+"9203"+testCVV != private42 {
+		t.Errorf("DE 22 %s, DE 48 %s", got[22], got[48])
+	}
+	for name, spoil := range map[string]func(*pci.SaleRequest){
+		"a card in custody": func(r *pci.SaleRequest) { r.Card, r.Token = pci.NewCardRef(), "" },
+		"both":              func(r *pci.SaleRequest) { r.Card = pci.NewCardRef() },
+		"an initiator":      func(r *pci.SaleRequest) { r.Initiator = pci.ByCustomer },
+	} {
+		r := r
+		r.Trace.STAN = "000009"
+		spoil(&r)
+		if got, err := c.Sale(t.Context(), r); got.Outcome != pci.Unsent || err == nil {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+}
+
+func TestAnExemptionTravelsWhereItIsConfigured(t *testing.T) {
+	for _, tt := range []struct {
+		change func(*Config)
+		claim  pci.Exemption
+		want   string
+	}{
+		{func(*Config) {}, pci.LowValue, ""},
+		{func(c *Config) { c.Additional.Exemption = "18" }, pci.LowValue, "180210"},
+		{func(c *Config) { c.Additional.Exemption = "18" }, "", ""},
+		{func(c *Config) {
+			c.Additional.Exemption, c.Additional.Exemptions = "18", map[string]string{"secure_corporate": "SCP"}
+		}, pci.SecureCorporate, "1803SCP"},
+	} {
+		h := newHost(t, agreeable(approving))
+		c := online(t, h, tt.change)
+		r := saleRequest(1)
+		r.Exemption = tt.claim
+		if got, err := c.Sale(t.Context(), r); got.Outcome != pci.Approved {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if got := h.received("0200")[0][48]; got != tt.want+private42 {
+			t.Errorf("%q: DE 48 %s", tt.claim, got)
+		}
+	}
+	for name, spoil := range map[string]func(*Config){
+		"an unknown exemption": func(c *Config) { c.Additional.Exemptions = map[string]string{"friend": "1"} },
+		"a tag of another":     func(c *Config) { c.Additional.Exemption = "42" },
+		"an approval":          func(c *Config) { c.SoftDeclines = []string{"00"} },
+		"an open outcome":      func(c *Config) { c.SoftDeclines = []string{"68"} },
+		"an acceptance":        func(c *Config) { c.SoftDeclines = []string{"400"} },
+	} {
+		cfg := Config{Address: "127.0.0.1:1", Spec: "ascii1987"}
+		spoil(&cfg)
+		if _, err := newConnector(cfg); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+}
+
+func TestASoftDeclineIsOneThatTheConfigurationNames(t *testing.T) {
+	for code, want := range map[string]bool{"1A": true, "65": true, "05": false, "00": false} {
+		h := newHost(t, agreeable(func(p *peer, request *iso8583.Message) { p.send(p.answer(request, code)) }))
+		c := online(t, h, func(cfg *Config) { cfg.SoftDeclines = []string{"1A", "65"} })
+		if got, err := c.Sale(t.Context(), saleRequest(1)); err != nil || got.Authenticate != want {
+			t.Errorf("%s: %+v, %v", code, got, err)
+		}
+	}
+	for action, want := range map[string]bool{"123": true, "182": true, "100": false} {
+		h := in1993(newHost(t, agreeable(func(p *peer, request *iso8583.Message) { p.send(p.answer(request, "00", change{39, action})) })))
+		c := online(t, h, func(cfg *Config) { cfg.SoftDeclines = []string{"65", "182"} })
+		if got, err := c.Sale(t.Context(), saleRequest(1)); err != nil || got.Authenticate != want {
+			t.Errorf("%s: %+v, %v", action, got, err)
+		}
+	}
+}
+
 func TestLedgerRecordTravelsWhereItIsConfigured(t *testing.T) {
 	full := bytes.Repeat([]byte{0xA5, 1, 2}, 66)
 	text := base64.StdEncoding.EncodeToString(full)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/finterra/finpay/pci"
 	"github.com/finterra/finpay/pci/internal/pan"
@@ -31,12 +32,17 @@ func (c *Connector) sell(ctx context.Context, k kind, r pci.SaleRequest) (pci.Sa
 	if err != nil {
 		return pci.SaleResult{Outcome: pci.Unsent}, err
 	}
-	q.sells, q.results, q.record = true, r.Authentication, r.Record
+	q.sells, q.results, q.exemption, q.record = true, r.Authentication, r.Exemption, r.Record
 	lend, err := c.cardOf(q, r)
 	if err != nil {
 		return pci.SaleResult{Outcome: pci.Unsent}, err
 	}
-	return c.once(ctx, q, lend)
+	result, err := c.once(ctx, q, lend)
+	if result.Outcome == pci.Refused {
+		result.Authenticate = slices.Contains(c.cfg.SoftDeclines, result.ResponseCode) ||
+			result.ActionCode != "" && slices.Contains(c.cfg.SoftDeclines, result.ActionCode)
+	}
+	return result, err
 }
 
 // cardOf finds the card to charge: a stored credential or one in custody.
@@ -46,14 +52,17 @@ func (c *Connector) cardOf(q *request, r pci.SaleRequest) (lender, error) {
 	}
 	q.earlier = r.NetworkID
 	if r.Token == "" {
-		if r.Initiator != "" {
-			return nil, errors.New("acquiring: an initiator is of stored credentials, and this card was entered")
+		if r.Initiator != "" || r.Entered {
+			return nil, errors.New("acquiring: initiators are of stored credentials, and this card is in custody")
 		}
 		return func(ctx context.Context, use func(*pan.Card) error) error {
 			return c.cards.Lend(ctx, r.Card, r.Payment, use)
 		}, nil
 	}
-	if !r.Card.IsZero() || r.Initiator != pci.ByCustomer && r.Initiator != pci.ByMerchant {
+	if r.Entered && r.Card.IsZero() && r.Initiator == "" {
+		return c.fromToken(r.Domain, r.Token)
+	}
+	if r.Entered || !r.Card.IsZero() || r.Initiator != pci.ByCustomer && r.Initiator != pci.ByMerchant {
 		return nil, errors.New("acquiring: a stored credential has an initiator and no card in custody")
 	}
 	q.stored, q.initiator = true, r.Initiator

@@ -1,15 +1,18 @@
 package stripe
 
 // Response codes (ISO 8583:1987, annex A, DE 39; 1A, N7 and R0 as the card schemes have added them).
-const doNotHonour = "05"
+const (
+	doNotHonour = "05"
+	softDecline = "1A" // additional customer authentication required
+)
 
 // declines are Stripe's decline codes and the error codes that card errors have without one, each with the response code that
 // says the same (https://docs.stripe.com/declines/codes, https://docs.stripe.com/error-codes).
 var declines = map[string]string{
 	"approve_with_id":                   "01", // refer to card issuer
 	"call_issuer":                       "01",
-	"authentication_required":           "1A", // additional customer authentication required: the soft decline
-	"authentication_not_handled":        "1A",
+	"authentication_required":           softDecline,
+	"authentication_not_handled":        softDecline,
 	"card_not_supported":                "57", // transaction not permitted to cardholder
 	"card_velocity_exceeded":            "65", // exceeds withdrawal frequency limit
 	"currency_not_supported":            "57",

@@ -99,12 +99,13 @@ func (c *Connector) tokenize(ctx context.Context, r pci.SaleRequest) (string, er
 
 // lend finds the card to charge: one in custody, or a stored credential.
 func (c *Connector) lend(ctx context.Context, r pci.SaleRequest, use func(*pan.Card) error) error {
+	stored := r.Initiator == pci.ByCustomer || r.Initiator == pci.ByMerchant
 	switch {
-	case r.Token == "" && r.Initiator == "":
+	case r.Token == "" && r.Initiator == "" && !r.Entered:
 		return c.cards.Lend(ctx, r.Card, r.Payment, use)
 	case r.Token == "":
 		return errors.New("stripe: an initiator is of stored credentials, and this card was entered")
-	case !r.Card.IsZero() || r.Initiator != pci.ByCustomer && r.Initiator != pci.ByMerchant:
+	case !r.Card.IsZero() || stored == r.Entered || !stored && r.Initiator != "":
 		return errors.New("stripe: a stored credential has an initiator and no card in custody")
 	case c.tokens == nil:
 		return errors.New("stripe: no tokenization to take cards from")
@@ -196,6 +197,7 @@ func of(made intent, payment string, trace pci.Trace) bool {
 // refusal is the result of a card error.
 func refusal(failed *apiError) pci.SaleResult {
 	result := pci.SaleResult{Outcome: pci.Refused, ResponseCode: responseCode(failed.failure.Error.Code, failed.failure.Error.DeclineCode)}
+	result.Authenticate = result.ResponseCode == softDecline
 	if made := failed.failure.Error.PaymentIntent; made != nil && isID("pi", made.ID) {
 		result.Reference = made.ID
 	}

@@ -10,8 +10,9 @@ import (
 	"github.com/finterra/finpay/pci/internal/pan"
 )
 
-// areq is an Authentication Request (table B.1) for deviceChannel 02 and messageCategory 01. acctNumber is not
-// among its fields: [newMessage] writes it from locked memory to locked memory.
+// areq is an Authentication Request (table B.1) for deviceChannel 02 and messageCategory 01. acctNumber and cardSecurityCode are
+// not among its fields: [newMessage] writes them from locked memory to locked memory. Fields that depend on the version are set
+// by [areq.speak], once the card's range is known.
 type areq struct {
 	MessageType    string `json:"messageType"`
 	MessageVersion string `json:"messageVersion"`
@@ -21,9 +22,12 @@ type areq struct {
 
 	ThreeDSCompInd                    string `json:"threeDSCompInd"`
 	ThreeDSRequestorAuthenticationInd string `json:"threeDSRequestorAuthenticationInd"`
-	ThreeDSRequestorID                string `json:"threeDSRequestorID"`
-	ThreeDSRequestorName              string `json:"threeDSRequestorName"`
-	ThreeDSRequestorURL               string `json:"threeDSRequestorURL"`
+	// ThreeDSRequestorChallengeInd is a value of two digits in 2.2.0, a list of them in 2.3.1.
+	ThreeDSRequestorChallengeInd any    `json:"threeDSRequestorChallengeInd,omitempty"`
+	ThreeDSRequestorDecReqInd    string `json:"threeDSRequestorDecReqInd"`
+	ThreeDSRequestorID           string `json:"threeDSRequestorID"`
+	ThreeDSRequestorName         string `json:"threeDSRequestorName"`
+	ThreeDSRequestorURL          string `json:"threeDSRequestorURL"`
 
 	ThreeDSServerRefNumber  string `json:"threeDSServerRefNumber"`
 	ThreeDSServerOperatorID string `json:"threeDSServerOperatorID,omitempty"`
@@ -34,6 +38,7 @@ type areq struct {
 	CardholderName string `json:"cardholderName,omitempty"`
 	Email          string `json:"email,omitempty"`
 	MobilePhone    *phone `json:"mobilePhone,omitempty"`
+	billingAddress
 
 	AcquirerBIN         string `json:"acquirerBIN"`
 	AcquirerMerchantID  string `json:"acquirerMerchantID"`
@@ -48,7 +53,38 @@ type areq struct {
 	PurchaseDate     string `json:"purchaseDate"`
 	TransType        string `json:"transType"`
 
+	PurchaseInstalData string `json:"purchaseInstalData,omitempty"`
+	RecurringExpiry    string `json:"recurringExpiry,omitempty"`
+	RecurringFrequency string `json:"recurringFrequency,omitempty"`
+
 	browserInformation
+	since231
+}
+
+// since231 are elements that 2.2.0 does not have.
+type since231 struct {
+	AcceptLanguage            []string      `json:"acceptLanguage,omitempty"`
+	AcquirerCountryCode       string        `json:"acquirerCountryCode,omitempty"`
+	AcquirerCountryCodeSource string        `json:"acquirerCountryCodeSource,omitempty"`
+	RecurringDate             string        `json:"recurringDate,omitempty"`
+	RecurringInd              *recurringInd `json:"recurringInd,omitempty"`
+}
+
+// recurringInd says what is agreed of an agreement's payments.
+type recurringInd struct {
+	AmountInd    string `json:"amountInd"`
+	FrequencyInd string `json:"frequencyInd"`
+}
+
+// billingAddress is the cardholder's, as far as it is known.
+type billingAddress struct {
+	BillAddrLine1    string `json:"billAddrLine1,omitempty"`
+	BillAddrLine2    string `json:"billAddrLine2,omitempty"`
+	BillAddrLine3    string `json:"billAddrLine3,omitempty"`
+	BillAddrCity     string `json:"billAddrCity,omitempty"`
+	BillAddrState    string `json:"billAddrState,omitempty"`
+	BillAddrPostCode string `json:"billAddrPostCode,omitempty"`
+	BillAddrCountry  string `json:"billAddrCountry,omitempty"`
 }
 
 // phone is the object that homePhone, mobilePhone and workPhone share. One number is known here, and it goes as
@@ -81,36 +117,38 @@ func (e *IncompleteError) Error() string {
 	return "threeds: an AReq cannot be made: missing or malformed: " + strings.Join(e.Elements, ", ")
 }
 
-// newAReq fills everything but what comes from the card and its range.
+// newAReq fills everything but what comes from the card and its range, and what depends on the version.
 func (s *Server) newAReq(req pci.AuthenticationRequest) (*areq, error) {
 	m := req.Merchant
 	a := &areq{
-		MessageType: messageAReq, MessageVersion: MessageVersion,
+		MessageType:   messageAReq,
 		DeviceChannel: "02", MessageCategory: "01",
-		ThreeDSRequestorAuthenticationInd: "01", // payment transaction
-		ThreeDSRequestorID:                m.RequestorID,
-		ThreeDSRequestorName:              truncate(m.RequestorName, 40),
-		ThreeDSRequestorURL:               m.RequestorURL,
-		ThreeDSServerRefNumber:            s.cfg.ServerRefNumber,
-		ThreeDSServerOperatorID:           s.cfg.OperatorID,
-		ThreeDSServerTransID:              newTransID(),
-		ThreeDSServerURL:                  s.cfg.ResultsURL,
-		CardholderName:                    cardholderName(req.Cardholder.Name),
-		Email:                             email(req.Cardholder.Email),
-		MobilePhone:                       phoneOf(req.Cardholder.Phone),
-		AcquirerBIN:                       m.AcquirerBIN,
-		AcquirerMerchantID:                m.AcquirerMID,
-		MCC:                               m.MCC,
-		MerchantCountryCode:               m.CountryCode,
-		MerchantName:                      truncate(m.Name, 40),
-		NotificationURL:                   req.NotificationURL,
-		PurchaseAmount:                    strconv.FormatInt(req.Amount.Minor, 10),
-		PurchaseCurrency:                  req.Amount.Currency.Numeric(),
-		PurchaseExponent:                  strconv.Itoa(req.Amount.Currency.Exponent()),
-		PurchaseDate:                      s.cfg.Now().UTC().Format("20060102150405"),
-		TransType:                         "01", // goods or services
-		browserInformation:                browserOf(req.Browser),
+		ThreeDSRequestorDecReqInd: "N", // the shopper is waiting
+		ThreeDSRequestorID:        m.RequestorID,
+		ThreeDSRequestorName:      truncate(m.RequestorName, 40),
+		ThreeDSRequestorURL:       m.RequestorURL,
+		ThreeDSServerRefNumber:    s.cfg.ServerRefNumber,
+		ThreeDSServerOperatorID:   s.cfg.OperatorID,
+		ThreeDSServerTransID:      newTransID(),
+		ThreeDSServerURL:          s.cfg.ResultsURL,
+		CardholderName:            cardholderName(req.Cardholder.Name),
+		Email:                     email(req.Cardholder.Email),
+		MobilePhone:               phoneOf(req.Cardholder.Phone),
+		billingAddress:            addressOf(req.Cardholder.Billing),
+		AcquirerBIN:               m.AcquirerBIN,
+		AcquirerMerchantID:        m.AcquirerMID,
+		MCC:                       m.MCC,
+		MerchantCountryCode:       m.CountryCode,
+		MerchantName:              truncate(m.Name, 40),
+		NotificationURL:           req.NotificationURL,
+		PurchaseAmount:            strconv.FormatInt(req.Amount.Minor, 10),
+		PurchaseCurrency:          req.Amount.Currency.Numeric(),
+		PurchaseExponent:          strconv.Itoa(req.Amount.Currency.Exponent()),
+		PurchaseDate:              s.cfg.Now().UTC().Format("20060102150405"),
+		TransType:                 "01", // goods or services
+		browserInformation:        browserOf(req.Browser),
 	}
+	a.agree(req.Agreement)
 	if req.Method != nil { // the ACS knows the browser by it (section 5.8.1)
 		a.ThreeDSServerTransID = req.Method.ServerTransID
 	}
@@ -136,17 +174,27 @@ func (a *areq) check(minor int64) error {
 	want(checkURL(a.NotificationURL, true) == nil && len(a.NotificationURL) <= 256, "notificationURL")
 	want(minor >= 0, "purchaseAmount")
 	want(isDigits(a.PurchaseCurrency, 3, 3), "purchaseCurrency")
+	if a.ThreeDSRequestorAuthenticationInd == recurringPayment || a.ThreeDSRequestorAuthenticationInd == instalmentPayment {
+		want(a.RecurringExpiry != "", "recurringExpiry")
+		want(a.RecurringFrequency != "", "recurringFrequency")
+	}
+	if a.ThreeDSRequestorAuthenticationInd == instalmentPayment {
+		want(a.PurchaseInstalData != "", "purchaseInstalData")
+	}
 	if bad != nil {
 		return &IncompleteError{Elements: bad}
 	}
 	return nil
 }
 
-const acctNumberMember = `{"acctNumber":"`
+const (
+	acctNumberMember       = `{"acctNumber":"`
+	cardSecurityCodeMember = `","cardSecurityCode":"`
+)
 
-// newMessage writes a and the card's PAN into locked memory. The encoder never sees the PAN: acctNumber is put in front
-// of what it wrote. URLs of more than a thousand characters make it too long.
-func newMessage(a *areq, card *pan.Card) (*pan.Message, error) {
+// newMessage writes a, the card's PAN and, withCode, its security code into locked memory. The encoder never sees them: acctNumber
+// and cardSecurityCode are put in front of what it wrote. URLs of more than a thousand characters make it too long.
+func newMessage(a *areq, card *pan.Card, withCode bool) (*pan.Message, error) {
 	rest, err := json.Marshal(a)
 	if err != nil {
 		return nil, &IncompleteError{Elements: []string{"text that is not UTF-8"}}
@@ -157,6 +205,10 @@ func newMessage(a *areq, card *pan.Card) (*pan.Message, error) {
 	}
 	m.Append([]byte(acctNumberMember))
 	m.AppendPAN(card)
+	if withCode && card.HasCVV() {
+		m.Append([]byte(cardSecurityCodeMember))
+		m.AppendCVV(card)
+	}
 	m.Append([]byte(`",`))
 	m.Append(rest[1:])
 	if err := m.Err(); err != nil {

@@ -67,7 +67,7 @@ type ares struct {
 }
 
 // refuses reports whether an ARes that is not usable says no all the same: its transStatus is one that lets nobody
-// through, or one that version 2.2.0 does not have. Whatever else is wrong with it, it must not count as silence, after
+// through, or one that is not known or was not asked for. Whatever else is wrong with it, it must not count as silence, after
 // which a payment may go on without 3-D Secure.
 func refuses(raw []byte) bool {
 	var message struct {
@@ -80,9 +80,9 @@ func refuses(raw []byte) bool {
 	return !known || outcome == pci.AuthenticationNo
 }
 
-// parseARes reads the answer to the AReq with the given threeDSServerTransID. An error is a [*fault] or an
+// parseARes reads the answer to the AReq with the given threeDSServerTransID and version. An error is a [*fault] or an
 // [*ErroError]; the ares returned with it has what identifiers could be read.
-func parseARes(raw []byte, serverTransID string) (ares, error) {
+func (s versionSet) parseARes(raw []byte, serverTransID string, v version) (ares, error) {
 	var a ares
 	if err := decode(raw, &a); err != nil {
 		return ares{}, err
@@ -94,13 +94,13 @@ func parseARes(raw []byte, serverTransID string) (ares, error) {
 	default:
 		return ares{}, &fault{code: codeMessage, detail: "messageType"}
 	}
-	return a, a.check(serverTransID)
+	if err := s.checkVersion(a.MessageVersion, v); err != nil {
+		return a, err
+	}
+	return a, a.check(serverTransID, v)
 }
 
-func (a *ares) check(serverTransID string) error {
-	if a.MessageVersion != MessageVersion {
-		return &fault{code: codeVersion, detail: "messageVersion"}
-	}
+func (a *ares) check(serverTransID string, v version) error {
 	var f elementCheck
 	f.want("threeDSServerTransID", a.ThreeDSServerTransID, isTransID(a.ThreeDSServerTransID))
 	f.want("dsTransID", a.DSTransID, isTransID(a.DSTransID))
@@ -113,7 +113,9 @@ func (a *ares) check(serverTransID string) error {
 	if a.TransStatus == "C" {
 		f.want("acsURL", a.ACSURL, len(a.ACSURL) <= 2048)
 		f.want("acsChallengeMandated", a.ACSChallengeMandated, a.ACSChallengeMandated == "Y" || a.ACSChallengeMandated == "N")
-		f.want("authenticationType", a.AuthenticationType, isDigits(a.AuthenticationType, 2, 2))
+		if v == v220 { // 2.3.1 knows it as authenticationMethod, and wants it with a result
+			f.want("authenticationType", a.AuthenticationType, isDigits(a.AuthenticationType, 2, 2))
+		}
 	}
 	if err := f.fault(); err != nil {
 		return err
@@ -125,9 +127,10 @@ func (a *ares) check(serverTransID string) error {
 		return &fault{code: codeCriticalExtension, detail: "messageExtension"}
 	}
 	switch a.TransStatus {
-	case "Y", "A", "C", "N", "R", "U", "D", "I":
+	case "Y", "A", "C", "N", "R", "U", "I":
 		return nil
 	}
+	// D answers threeDSRequestorDecReqInd Y and S threeDSRequestorSpcSupport Y, neither of which is sent.
 	return &fault{code: codeFormat, detail: "transStatus"}
 }
 
@@ -140,8 +143,8 @@ func hasCritical(extensions []extension) bool {
 	return false
 }
 
-// outcomes maps transStatus (table A.1). D was not asked for, since threeDSRequestorDecReqInd is not sent, and I
-// answers a challenge preference that is not sent either; both are no authentication.
+// outcomes maps transStatus (table A.1). What D, S and I are is said where they are told apart; a message that is not usable
+// for another reason is no authentication with any of them.
 var outcomes = map[string]pci.AuthenticationOutcome{
 	"Y": pci.Authenticated,
 	"A": pci.AuthenticationTried,
@@ -150,23 +153,32 @@ var outcomes = map[string]pci.AuthenticationOutcome{
 	"R": pci.AuthenticationNo,
 	"U": pci.AuthenticationDown,
 	"D": pci.AuthenticationNo,
+	"S": pci.AuthenticationNo,
 	"I": pci.AuthenticationNo,
 }
 
-// verdict maps an ARes.
-func (a *ares) verdict(ctx context.Context, payment string) pci.Authentication {
-	return verdict(ctx, payment, a.identifiers, a.status)
+// verdict maps an ARes. I says that the issuer has taken notice of a wish for no challenge: where that was not wished, nobody
+// has looked at the cardholder, as with U. Neither has an ECI or a proof to claim.
+func (a *ares) verdict(ctx context.Context, payment string, exempt bool) pci.Authentication {
+	auth := verdict(ctx, payment, a.header, a.identifiers, a.status)
+	if a.TransStatus == "I" {
+		auth.ECI, auth.Outcome = "", pci.AuthenticationDown
+		if exempt {
+			auth.Outcome = pci.NotChallenged
+		}
+	}
+	return auth
 }
 
 // verdict turns the status of an ARes or RReq into an outcome. Y and A without a proof of 20 bytes are refused:
 // an acquirer would have nothing to show.
-func verdict(ctx context.Context, payment string, ids identifiers, st status) pci.Authentication {
+func verdict(ctx context.Context, payment string, h header, ids identifiers, st status) pci.Authentication {
 	outcome, known := outcomes[st.TransStatus]
 	if !known {
 		outcome = pci.AuthenticationNo
 	}
 	auth := pci.Authentication{
-		Outcome: outcome, TransStatus: st.TransStatus, Reason: st.TransStatusReason, Version: MessageVersion,
+		Outcome: outcome, TransStatus: st.TransStatus, Reason: st.TransStatusReason, Version: h.MessageVersion,
 		ServerTransID: ids.ThreeDSServerTransID, DSTransID: ids.DSTransID, ACSTransID: ids.ACSTransID,
 	}
 	if len(st.ECI) == 1 {
@@ -204,7 +216,7 @@ func encodeCReq(a ares, windowSize string) string {
 		ChallengeWindowSize  string `json:"challengeWindowSize"`
 		MessageType          string `json:"messageType"`
 		MessageVersion       string `json:"messageVersion"`
-	}{a.ThreeDSServerTransID, a.ACSTransID, windowSize, messageCReq, MessageVersion})
+	}{a.ThreeDSServerTransID, a.ACSTransID, windowSize, messageCReq, a.MessageVersion})
 	return base64.RawURLEncoding.EncodeToString(creq)
 }
 
@@ -234,7 +246,7 @@ func ParseCRes(field []byte) (serverTransID, transStatus string, err error) {
 		return "", "", ErrCRes
 	}
 	var c cres
-	if err := decode(raw[:n], &c); err != nil || !isTransID(c.ThreeDSServerTransID) {
+	if err := decode(raw[:n], &c); err != nil || !isTransID(c.ThreeDSServerTransID) || versionOf(c.MessageVersion) == noVersion {
 		return "", "", ErrCRes
 	}
 	switch {

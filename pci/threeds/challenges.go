@@ -18,6 +18,7 @@ type challenges struct {
 type challenge struct {
 	payment string
 	ids     identifiers
+	version version
 	expires time.Time
 
 	// deciding lets one result through at a time.
@@ -52,10 +53,10 @@ func (c *challenges) unreserve() {
 	c.reserved--
 }
 
-func (c *challenges) open(payment string, ids identifiers, expires time.Time) {
+func (c *challenges) open(payment string, ids identifiers, v version, expires time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.byTrans[ids.ThreeDSServerTransID] = &challenge{payment: payment, ids: ids, expires: expires}
+	c.byTrans[ids.ThreeDSServerTransID] = &challenge{payment: payment, ids: ids, version: v, expires: expires}
 }
 
 // find returns the challenge whose three transaction ids are ids.

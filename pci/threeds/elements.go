@@ -108,6 +108,21 @@ func phoneOf(p pci.Phone) *phone {
 	return &phone{CC: p.CountryCode, Subscriber: p.Subscriber}
 }
 
+// addressOf leaves out what has no form that the standard allows. A state needs its country (table A.1, billAddrState).
+func addressOf(a pci.Address) billingAddress {
+	b := billingAddress{
+		BillAddrLine1: truncate(a.Lines[0], 50), BillAddrLine2: truncate(a.Lines[1], 50), BillAddrLine3: truncate(a.Lines[2], 50),
+		BillAddrCity: truncate(a.City, 50), BillAddrPostCode: truncate(a.PostalCode, 16),
+	}
+	if isDigits(a.Country, 3, 3) {
+		b.BillAddrCountry = a.Country
+		if between(a.State, 1, 3) {
+			b.BillAddrState = a.State
+		}
+	}
+	return b
+}
+
 // printable drops what is not printable ASCII, and everything after max characters.
 func printable(s string, max int) string {
 	var b strings.Builder

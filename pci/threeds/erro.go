@@ -28,6 +28,7 @@ const (
 	codeDuplicate         errorCode = "204"
 	codeUnknownID         errorCode = "301"
 	codeSerialNumber      errorCode = "307"
+	codeSecondResult      errorCode = "312" // since 2.3.1; 301 before
 	codeTransient         errorCode = "403"
 )
 
@@ -39,6 +40,7 @@ var descriptions = map[errorCode]string{
 	codeFormat:            "Format of one or more data elements is invalid",
 	codeDuplicate:         "Duplicate data element",
 	codeUnknownID:         "Transaction ID not recognised",
+	codeSecondResult:      "Results Request received more than once",
 	codeTransient:         "Transient system failure",
 }
 
@@ -80,7 +82,7 @@ type erro struct {
 	MessageVersion       string `json:"messageVersion"`
 }
 
-func (f *fault) message(about string, ids identifiers) erro {
+func (f *fault) message(about string, ids identifiers, v version) erro {
 	known := func(id string) string {
 		if isTransID(id) {
 			return id
@@ -97,7 +99,7 @@ func (f *fault) message(about string, ids identifiers) erro {
 		ErrorDetail:          f.detail,
 		ErrorMessageType:     about,
 		MessageType:          messageErro,
-		MessageVersion:       MessageVersion,
+		MessageVersion:       v.String(),
 	}
 }
 
@@ -107,12 +109,12 @@ func readErro(raw []byte) error {
 	if err := decode(raw, &e); err != nil {
 		return err
 	}
-	return &ErroError{Code: withoutDigits(e.ErrorCode, 3), Component: withoutDigits(e.ErrorComponent, 1), Detail: withoutDigits(e.ErrorDetail, 256)}
+	return &ErroError{Code: withoutDigits(e.ErrorCode, 3, 3), Component: withoutDigits(e.ErrorComponent, 1, 1), Detail: withoutDigits(e.ErrorDetail, 256, 2)}
 }
 
-// withoutDigits returns at most max printable characters of foreign text, without any run of digits long enough
-// to be part of a PAN.
-func withoutDigits(s string, max int) string {
+// withoutDigits returns at most max printable characters of foreign text, without any run of more than keep digits. A security
+// code has three.
+func withoutDigits(s string, max, keep int) string {
 	s = printable(s, max)
 	var b strings.Builder
 	for len(s) > 0 {
@@ -123,7 +125,7 @@ func withoutDigits(s string, max int) string {
 				run = len(s)
 			}
 			b.WriteString(s[:run])
-		} else if run > 3 {
+		} else if run > keep {
 			b.WriteString("***")
 		} else {
 			b.WriteString(s[:run])
@@ -183,7 +185,7 @@ var (
 // sendError says why an exchange failed. net/http quotes what it received, so the text is kept free of digits.
 type sendError struct{ cause error }
 
-func (e *sendError) Error() string { return withoutDigits(e.cause.Error(), 256) }
+func (e *sendError) Error() string { return withoutDigits(e.cause.Error(), 256, 2) }
 func (e *sendError) Unwrap() error { return e.cause }
 
 // post sends body to the directory server and reads the answer into answer.
@@ -229,12 +231,12 @@ const reportTimeout = 2 * time.Second
 
 // reportFault tells the directory server what was wrong with its answer (section 5.9). An Erro is not answered
 // with another one, and nobody depends on its arrival.
-func (s *Server) reportFault(ctx context.Context, err error, about string, ids identifiers) {
+func (s *Server) reportFault(ctx context.Context, err error, about string, ids identifiers, v version) {
 	var f *fault
 	if !errors.As(err, &f) {
 		return
 	}
-	raw, err := json.Marshal(f.message(about, ids))
+	raw, err := json.Marshal(f.message(about, ids, v))
 	if err != nil {
 		return
 	}

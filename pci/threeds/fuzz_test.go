@@ -34,32 +34,47 @@ func seeds(f *testing.F, messages ...map[string]any) {
 
 func FuzzARes(f *testing.F) {
 	request := map[string]any{"threeDSServerTransID": fuzzID}
-	for _, status := range []string{"Y", "A", "C", "N", "R", "U", "I", "D"} {
-		seeds(f, validARes(request, status))
+	for _, status := range []string{"Y", "A", "C", "N", "R", "U", "I", "D", "S"} {
+		for _, version := range Versions {
+			seeds(f, inVersion(version, validARes(request, status)))
+		}
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		a, err := parseARes(raw, fuzzID)
-		if err != nil {
-			return
-		}
-		auth := a.verdict(t.Context(), "pay_1")
-		if auth.Outcome != pci.Authenticated && auth.Outcome != pci.AuthenticationTried {
-			return
-		}
-		if !isCAVV(auth.CAVV) || auth.ServerTransID != fuzzID || auth.TransStatus != "Y" && auth.TransStatus != "A" {
-			t.Errorf("authenticated by %q", raw)
+		for v := v220; v <= v231; v++ {
+			fuzzARes(t, raw, v)
 		}
 	})
 }
 
+func fuzzARes(t *testing.T, raw []byte, v version) {
+	a, err := setOf(Versions...).parseARes(raw, fuzzID, v)
+	if err != nil {
+		return
+	}
+	for _, exempt := range []bool{false, true} {
+		auth := a.verdict(t.Context(), "pay_1", exempt)
+		if auth.Version != v.String() || auth.Outcome == pci.NotChallenged && (!exempt || auth.ECI != "" || auth.CAVV != "") {
+			t.Errorf("%+v by %q", auth, raw)
+		}
+		if auth.Outcome != pci.Authenticated && auth.Outcome != pci.AuthenticationTried {
+			continue
+		}
+		if !isCAVV(auth.CAVV) || auth.ServerTransID != fuzzID || auth.TransStatus != "Y" && auth.TransStatus != "A" {
+			t.Errorf("authenticated by %q", raw)
+		}
+	}
+}
+
 func FuzzRReq(f *testing.F) {
-	seeds(f, validRReq(pci.Authentication{ServerTransID: fuzzID, DSTransID: dsTransID, ACSTransID: acsTransID}))
+	for _, version := range Versions {
+		seeds(f, validRReq(pci.Authentication{ServerTransID: fuzzID, DSTransID: dsTransID, ACSTransID: acsTransID, Version: version}))
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		r, err := parseRReq(raw)
 		if err != nil {
 			return
 		}
-		auth := verdict(t.Context(), "pay_1", r.identifiers, r.status)
+		auth := verdict(t.Context(), "pay_1", r.header, r.identifiers, r.status)
 		if auth.Outcome == pci.Authenticated && (r.TransStatus != "Y" || !isCAVV(auth.CAVV)) || auth.Outcome == pci.ChallengeRequired {
 			t.Errorf("%s by %q", auth.Outcome, raw)
 		}
@@ -74,14 +89,16 @@ func FuzzPRes(f *testing.F) {
 	visa := rangeOf("4000000000000000", "4999999999999999", "", "")
 	seeds(f, presOf(request, "1", visa), presOf(request, "2", rangeOf("4000000000000000", "4999999999999999", "D", "")),
 		presOf(request, "2", rangeOf("5100000000000000", "5599999999999999999", "M", "https://acs.example")))
+	seeds(f, inVersion("2.3.1", presOf(request, "1", range231("4000000000000000", "4999999999999999", "2.2.0", "2.3.1"))))
 	raw, _ := json.Marshal(presOf(request, "1", visa))
-	known, _, err := parsePRes(raw, fuzzID, nil)
+	s := &Server{versions: setOf(Versions...)}
+	known, _, err := s.parsePRes(raw, fuzzID, nil, v220)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, before := range []*rangeTable{nil, known} {
-			table, _, err := parsePRes(raw, fuzzID, before)
+		for i, before := range []*rangeTable{nil, known, nil} {
+			table, _, err := s.parsePRes(raw, fuzzID, before, []version{v220, v220, v231}[i])
 			if err != nil {
 				continue
 			}

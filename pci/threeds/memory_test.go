@@ -42,7 +42,13 @@ func serveDirectory() {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var message map[string]any
 		_ = json.NewDecoder(r.Body).Decode(&message)
-		reply(w, validARes(message, "Y"))
+		if message["messageType"] == "PReq" {
+			reply(w, presOf(message, "1", range231("4000000000000000", "4999999999999999", "2.2.0", "2.3.1")))
+			return
+		}
+		answer := validARes(message, "Y")
+		answer["acctNumber"], answer["cardSecurityCode"] = message["acctNumber"], message["cardSecurityCode"] // no directory server should
+		reply(w, answer)
 	}))
 	defer server.Close()
 	_, _ = fmt.Fprintln(os.Stdout, server.URL)
@@ -88,7 +94,10 @@ func startDirectoryProcess(t *testing.T) (string, *x509.CertPool) {
 const veil = 0x5a
 
 // veiledCard lends a card whose digits exist in clear in locked memory only.
-type veiledCard struct{ digits []byte }
+type veiledCard struct {
+	digits []byte
+	code   []byte // in the words of an AReq: three digits alone stand everywhere
+}
 
 func (v veiledCard) Hold(context.Context, *pan.Card, string) (pci.CardRef, error) {
 	return pci.CardRef{}, pci.ErrFull
@@ -104,7 +113,11 @@ func (v veiledCard) Lend(_ context.Context, _ pci.CardRef, _ string, use func(*p
 	for i, d := range v.digits {
 		clearText[i] = d ^ veil
 	}
-	card, err := pan.New(clearText, nil, pci.Expiry{Year: 2031, Month: 4})
+	code := slot.Bytes()[len(v.digits) : len(v.digits)+3]
+	for i, d := range v.code[len(v.code)-3:] {
+		code[i] = d ^ veil
+	}
+	card, err := pan.New(clearText, code, pci.Expiry{Year: 2031, Month: 4})
 	if err != nil {
 		return err
 	}
@@ -112,18 +125,22 @@ func (v veiledCard) Lend(_ context.Context, _ pci.CardRef, _ string, use func(*p
 	return use(card)
 }
 
-// newVeiledCard makes up a Visa number.
+// newVeiledCard makes up a Visa number and a security code.
 func newVeiledCard() veiledCard {
 	digits := []byte("4024007150982730")
 	digits[15] = pan.Missing(digits)
 	for i := range digits {
 		digits[i] ^= veil
 	}
-	return veiledCard{digits}
+	code := []byte(`cardSecurityCode":"973`)
+	for i := range code {
+		code[i] ^= veil
+	}
+	return veiledCard{digits, code}
 }
 
-// occurrences counts the card's digits, in clear, in the writable memory of this process.
-func occurrences(t *testing.T, card veiledCard) int {
+// occurrences counts what is veiled, in clear, in the writable memory of this process.
+func occurrences(t *testing.T, veiled []byte) int {
 	t.Helper()
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
@@ -141,28 +158,28 @@ func occurrences(t *testing.T, card veiledCard) int {
 		if _, err := fmt.Sscanf(line, "%x-%x %s", &low, &high, &mode); err != nil || !strings.HasPrefix(mode, "rw") || high-low > 1<<30 {
 			continue // larger ones are the race detector's shadow
 		}
-		for at := low; at < high; at += int64(len(chunk)) - int64(len(card.digits)) {
+		for at := low; at < high; at += int64(len(chunk)) - int64(len(veiled)) {
 			n, _ := mem.ReadAt(chunk[:min(int64(len(chunk)), high-at)], at)
-			count += card.count(chunk[:n])
+			count += countVeiled(veiled, chunk[:n])
 			clear(chunk)
 		}
 	}
 	return count
 }
 
-// count returns how often the card's digits stand in memory, without putting them together.
-func (v veiledCard) count(memory []byte) int {
+// countVeiled returns how often what is veiled stands in memory, without putting it together.
+func countVeiled(veiled, memory []byte) int {
 	found := 0
 	for {
-		i := bytes.IndexByte(memory, v.digits[0]^veil)
-		if i < 0 || len(memory)-i < len(v.digits) {
+		i := bytes.IndexByte(memory, veiled[0]^veil)
+		if i < 0 || len(memory)-i < len(veiled) {
 			return found
 		}
 		same := 0
-		for same < len(v.digits) && memory[i+same] == v.digits[same]^veil {
+		for same < len(veiled) && memory[i+same] == veiled[same]^veil {
 			same++
 		}
-		if same == len(v.digits) {
+		if same == len(veiled) {
 			found++
 		}
 		memory = memory[i+1:]
@@ -171,31 +188,43 @@ func (v veiledCard) count(memory []byte) int {
 
 func TestNoDigitIsLeftInMemory(t *testing.T) {
 	url, trust := startDirectoryProcess(t)
+	for _, versions := range [][]string{Versions[:1], Versions} {
+		t.Run(strings.Join(versions, " "), func(t *testing.T) {
+			noDigitIsLeft(t, Config{
+				DirectoryServer: url, Client: &http.Client{Transport: &wire.Transport{TLS: &tls.Config{RootCAs: trust}}},
+				ResultsURL: "https://finpay.example/results", ServerRefNumber: "x", Versions: versions, CardSecurityCode: true,
+			})
+		})
+	}
+}
+
+func noDigitIsLeft(t *testing.T, cfg Config) {
 	card := newVeiledCard()
-	s, err := newServer(Config{
-		DirectoryServer: url, Client: &http.Client{Transport: &wire.Transport{TLS: &tls.Config{RootCAs: trust}}},
-		ResultsURL: "https://finpay.example/results", ServerRefNumber: "x",
-	}, card, nil)
+	s, err := newServer(cfg, card, nil)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for range 5 {
 		auth, err := s.Authenticate(t.Context(), testRequest())
-		if err != nil || auth.Outcome != pci.Authenticated {
+		if err != nil || auth.Outcome != pci.Authenticated || auth.Version != cfg.Versions[len(cfg.Versions)-1] {
 			t.Fatalf("%+v, %v", auth, err)
 		}
 	}
-	if n := occurrences(t, card); n != 0 {
-		t.Errorf("the PAN is in memory %d times", n)
+	for what, veiled := range map[string][]byte{"PAN": card.digits, "security code": card.code} {
+		if n := occurrences(t, veiled); n != 0 {
+			t.Errorf("the %s is in memory %d times", what, n)
+		}
+		planted := bytes.Clone(veiled)
+		for i := range planted {
+			planted[i] ^= veil
+		}
+		if occurrences(t, veiled) == 0 {
+			t.Errorf("the search does not find a planted %s", what)
+		}
+		clear(planted)
+		runtime.KeepAlive(planted)
 	}
-
-	planted := bytes.Clone(card.digits)
-	for i := range planted {
-		planted[i] ^= veil
-	}
-	if occurrences(t, card) == 0 {
-		t.Error("the search does not find a planted PAN")
-	}
-	clear(planted)
-	runtime.KeepAlive(planted)
 }

@@ -43,36 +43,81 @@ type pres struct {
 	SerialNum            string          `json:"serialNum"`
 	CardRangeData        []cardRangeData `json:"cardRangeData"`
 	MessageExtension     []extension     `json:"messageExtension"`
+	dsVersions
 }
 
-// cardRangeData is table A.6.
+// dsVersions is what the directory server speaks: first and last version in 2.2.0, a list in 2.3.1. A range may have its own.
+type dsVersions struct {
+	DSStartProtocolVersion string   `json:"dsStartProtocolVersion"`
+	DSEndProtocolVersion   string   `json:"dsEndProtocolVersion"`
+	DSProtocolVersions     []string `json:"dsProtocolVersions"`
+}
+
+// set returns otherwise where nothing is said.
+func (d *dsVersions) set(otherwise versionSet) versionSet {
+	switch {
+	case len(d.DSProtocolVersions) > 0:
+		return setOf(d.DSProtocolVersions...)
+	case d.DSStartProtocolVersion != "" || d.DSEndProtocolVersion != "":
+		return setBetween(d.DSStartProtocolVersion, d.DSEndProtocolVersion)
+	}
+	return otherwise
+}
+
+func (d *dsVersions) check(f *elementCheck) {
+	f.allow("dsStartProtocolVersion", d.DSStartProtocolVersion, isVersion(d.DSStartProtocolVersion))
+	f.allow("dsEndProtocolVersion", d.DSEndProtocolVersion, isVersion(d.DSEndProtocolVersion))
+	for _, v := range d.DSProtocolVersions {
+		f.want("dsProtocolVersions", v, isVersion(v))
+	}
+}
+
+// cardRangeData is table A.6. In 2.2.0 it is one range with the first and the last version that its ACS speaks; in 2.3.1 it is
+// a list of ranges with a list of versions.
 type cardRangeData struct {
-	StartRange              string `json:"startRange"`
-	EndRange                string `json:"endRange"`
-	ActionInd               string `json:"actionInd"`
-	ACSStartProtocolVersion string `json:"acsStartProtocolVersion"`
-	ACSEndProtocolVersion   string `json:"acsEndProtocolVersion"`
-	ThreeDSMethodURL        string `json:"threeDSMethodURL"`
+	rangeBounds
+	Ranges    []rangeBounds `json:"ranges"`
+	ActionInd string        `json:"actionInd"`
+
+	ACSStartProtocolVersion string               `json:"acsStartProtocolVersion"`
+	ACSEndProtocolVersion   string               `json:"acsEndProtocolVersion"`
+	ThreeDSMethodURL        string               `json:"threeDSMethodURL"`
+	ACSProtocolVersions     []acsProtocolVersion `json:"acsProtocolVersions"`
+	dsVersions
+}
+
+type rangeBounds struct {
+	StartRange string `json:"startRange"`
+	EndRange   string `json:"endRange"`
+}
+
+// acsProtocolVersion is an element of acsProtocolVersions. What else 2.3.1 has there, acsInfoInd and supportedMsgExt, is not used.
+type acsProtocolVersion struct {
+	Version          string `json:"version"`
+	ThreeDSMethodURL string `json:"threeDSMethodURL"`
 }
 
 // cardRange is a range of PANs. Its bounds are padded to the greatest length, the end with nines, so that a range
 // given for 16 digits and one given for 19 can be compared with PANs of any length by their leading digits.
 type cardRange struct {
 	start, end [pan.MaxLength]byte
-	speaks     bool   // the range's issuers speak MessageVersion
-	method     string // 3DS Method URL, empty for none
+	version    version // the newest that issuers, directory server and this server share; noVersion where there is none
+	method     string  // 3DS Method URL in that version, empty for none
 }
 
 // rangeTable is a snapshot of the directory server's ranges, sorted and without overlaps; it is never changed.
 type rangeTable struct {
-	serial string
-	ranges []cardRange
+	version version // of the PRes
+	ds      versionSet
+	serial  string
+	ranges  []cardRange
 }
 
 // enrolment is what the ranges say of a card.
 type enrolment struct {
-	status enrolmentStatus
-	method string // 3DS Method URL, empty for none
+	status  enrolmentStatus
+	version version // to speak about this card
+	method  string  // 3DS Method URL, empty for none
 }
 
 type enrolmentStatus int
@@ -80,7 +125,8 @@ type enrolmentStatus int
 const (
 	// rangesUnknown holds until a first PRes was accepted. The card is then treated as enrolled: the directory
 	// server answers an AReq for a card that it does not know with an error, which costs one message, while the
-	// opposite guess would let cards through without 3-D Secure whenever the ranges cannot be fetched.
+	// opposite guess would let cards through without 3-D Secure whenever the ranges cannot be fetched. It is spoken
+	// of in the oldest version, which most issuers know.
 	rangesUnknown enrolmentStatus = iota
 	insideRanges
 	outsideRanges
@@ -104,7 +150,7 @@ func (e enrolment) compInd(done bool) string {
 func (s *Server) lookUp(card *pan.Card) enrolment {
 	table := s.ranges.Load()
 	if table == nil {
-		return enrolment{status: rangesUnknown}
+		return enrolment{status: rangesUnknown, version: s.versions.oldest()}
 	}
 	found := enrolment{status: outsideRanges}
 	_ = card.RevealPAN(func(digits []byte) error { found = table.lookUp(digits); return nil })
@@ -117,10 +163,10 @@ func (t *rangeTable) lookUp(digits []byte) enrolment {
 	if i == len(t.ranges) || bytes.Compare(t.ranges[i].start[:n], digits) > 0 {
 		return enrolment{status: outsideRanges}
 	}
-	if !t.ranges[i].speaks {
+	if t.ranges[i].version == noVersion {
 		return enrolment{status: otherVersion}
 	}
-	return enrolment{status: insideRanges, method: t.ranges[i].method}
+	return enrolment{status: insideRanges, version: t.ranges[i].version, method: t.ranges[i].method}
 }
 
 // Run refreshes the card ranges until ctx ends: every [Timeouts.Refresh], and with growing pauses, from one second
@@ -149,18 +195,21 @@ func (s *Server) Run(ctx context.Context) {
 }
 
 // Refresh asks the directory server for its card ranges, or for what changed since the last answer (section 5.6).
-// On error the ranges stay as they were.
+// On error the ranges stay as they were. The whole is asked for in the newest version first, and in an older one where the
+// directory server does not know that (error 102); changes are asked for in the version of what they change.
 func (s *Server) Refresh(ctx context.Context) error {
 	s.refreshing.Lock()
 	defer s.refreshing.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeouts.Ranges)
 	defer cancel()
 
-	known := s.ranges.Load()
-	next, err := s.fetchRanges(ctx, known)
-	var erro *ErroError
-	if known != nil && (errors.Is(err, errDelta) || errors.As(err, &erro) && erro.Code == string(codeSerialNumber)) {
-		next, err = s.fetchRanges(ctx, nil)
+	var next *rangeTable
+	var err error
+	if known := s.ranges.Load(); known != nil {
+		next, err = s.fetchRanges(ctx, known, known.version)
+	}
+	if next == nil && (err == nil || errors.Is(err, errDelta) || isErro(err, codeSerialNumber) || isErro(err, codeVersion)) {
+		next, err = s.fetchWhole(ctx)
 	}
 	if err != nil {
 		return fmt.Errorf("threeds: refresh card ranges: %w", err)
@@ -169,9 +218,25 @@ func (s *Server) Refresh(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) fetchRanges(ctx context.Context, known *rangeTable) (*rangeTable, error) {
+// fetchWhole asks in one version after the other, the newest first.
+func (s *Server) fetchWhole(ctx context.Context) (next *rangeTable, err error) {
+	for v := s.versions.newest(); v != noVersion; v = s.versions.before(v).newest() {
+		if next, err = s.fetchRanges(ctx, nil, v); !isErro(err, codeVersion) {
+			return next, err
+		}
+	}
+	return nil, err
+}
+
+// isErro reports whether err is the directory server's error message with a code.
+func isErro(err error, code errorCode) bool {
+	erro, ok := errors.AsType[*ErroError](err)
+	return ok && erro.Code == string(code)
+}
+
+func (s *Server) fetchRanges(ctx context.Context, known *rangeTable, v version) (*rangeTable, error) {
 	ask := preq{
-		MessageType: messagePReq, MessageVersion: MessageVersion,
+		MessageType: messagePReq, MessageVersion: v.String(),
 		ThreeDSServerRefNumber:  s.cfg.ServerRefNumber,
 		ThreeDSServerOperatorID: s.cfg.OperatorID,
 		ThreeDSServerTransID:    newTransID(),
@@ -192,9 +257,9 @@ func (s *Server) fetchRanges(ctx context.Context, known *rangeTable) (*rangeTabl
 	if err != nil {
 		return nil, err
 	}
-	next, ids, err := parsePRes(answer, ask.ThreeDSServerTransID, known)
+	next, ids, err := s.parsePRes(answer, ask.ThreeDSServerTransID, known, v)
 	if err != nil {
-		s.reportFault(ctx, err, messagePRes, ids)
+		s.reportFault(ctx, err, messagePRes, ids, v)
 	}
 	return next, err
 }
@@ -210,9 +275,9 @@ func readAtMost(body io.Reader, limit int64) ([]byte, error) {
 	return answer, nil
 }
 
-// parsePRes reads the answer to the PReq with the given threeDSServerTransID. known is nil when that had no
+// parsePRes reads the answer to the PReq with the given threeDSServerTransID and version. known is nil when that had no
 // serialNum; else the answer is the difference to known.
-func parsePRes(raw []byte, serverTransID string, known *rangeTable) (*rangeTable, identifiers, error) {
+func (s *Server) parsePRes(raw []byte, serverTransID string, known *rangeTable, v version) (*rangeTable, identifiers, error) {
 	var p pres
 	if err := decode(raw, &p); err != nil {
 		return nil, identifiers{}, err
@@ -225,21 +290,22 @@ func parsePRes(raw []byte, serverTransID string, known *rangeTable) (*rangeTable
 		return nil, identifiers{}, &fault{code: codeMessage, detail: "messageType"}
 	}
 	ids := identifiers{ThreeDSServerTransID: p.ThreeDSServerTransID, DSTransID: p.DSTransID}
+	if err := s.versions.checkVersion(p.MessageVersion, v); err != nil {
+		return nil, ids, err
+	}
 	if err := p.check(serverTransID); err != nil {
 		return nil, ids, err
 	}
-	table, err := p.apply(known)
+	table, err := p.apply(known, s.versions, v)
 	return table, ids, err
 }
 
 func (p *pres) check(serverTransID string) error {
-	if p.MessageVersion != MessageVersion {
-		return &fault{code: codeVersion, detail: "messageVersion"}
-	}
 	var f elementCheck
 	f.want("threeDSServerTransID", p.ThreeDSServerTransID, isTransID(p.ThreeDSServerTransID))
 	f.want("dsTransID", p.DSTransID, isTransID(p.DSTransID))
 	f.allow("serialNum", p.SerialNum, between(p.SerialNum, 1, 20))
+	p.dsVersions.check(&f)
 	if err := f.fault(); err != nil {
 		return err
 	}
@@ -257,13 +323,18 @@ var errDelta = errors.New("threeds: the directory server's changes do not fit it
 
 type bounds struct{ start, end [pan.MaxLength]byte }
 
-// apply returns the ranges after p. Without known, every element is an addition, whatever its actionInd says.
-func (p *pres) apply(known *rangeTable) (*rangeTable, error) {
+// apply returns the ranges after p, a message of version v. Without known, every element is an addition, whatever its actionInd
+// says. ours are the versions that this server speaks. A directory server that does not say what it
+// speaks knows v and what was before it.
+func (p *pres) apply(known *rangeTable, ours versionSet, v version) (*rangeTable, error) {
 	table := make(map[bounds]cardRange)
-	serial := p.SerialNum
+	serial, ds := p.SerialNum, p.set(setBetween(v220.String(), v.String()))
 	if known != nil {
 		if len(p.CardRangeData) == 0 && (serial == "" || serial == known.serial) {
 			return known, nil // the usual answer: nothing has changed
+		}
+		if ds != known.ds {
+			return nil, errDelta // what it speaks is in every range
 		}
 		for _, r := range known.ranges {
 			table[bounds{r.start, r.end}] = r
@@ -273,21 +344,23 @@ func (p *pres) apply(known *rangeTable) (*rangeTable, error) {
 		}
 	}
 	for _, data := range p.CardRangeData {
-		r, err := data.parse()
+		ranges, err := data.parse(ours, ds)
 		if err != nil {
 			return nil, err
 		}
-		key := bounds{r.start, r.end}
-		_, there := table[key]
-		switch {
-		case known == nil || data.ActionInd == "" || data.ActionInd == "A":
-			table[key] = r
-		case !there:
-			return nil, errDelta
-		case data.ActionInd == "D":
-			delete(table, key)
-		default:
-			table[key] = r
+		for _, r := range ranges {
+			key := bounds{r.start, r.end}
+			_, there := table[key]
+			switch {
+			case known == nil || data.ActionInd == "" || data.ActionInd == "A":
+				table[key] = r
+			case !there:
+				return nil, errDelta
+			case data.ActionInd == "D":
+				delete(table, key)
+			default:
+				table[key] = r
+			}
 		}
 	}
 	sorted, err := sortRanges(table)
@@ -297,7 +370,7 @@ func (p *pres) apply(known *rangeTable) (*rangeTable, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rangeTable{serial: serial, ranges: sorted}, nil
+	return &rangeTable{version: v, ds: ds, serial: serial, ranges: sorted}, nil
 }
 
 // sortRanges refuses overlaps (section 5.6): a card must not have two ranges.
@@ -315,27 +388,69 @@ func sortRanges(table map[bounds]cardRange) ([]cardRange, error) {
 	return sorted, nil
 }
 
-func (d *cardRangeData) parse() (cardRange, error) {
+// parse returns the ranges of an element; all speak the same versions.
+func (d *cardRangeData) parse(ours, ds versionSet) ([]cardRange, error) {
+	if len(d.Ranges) == 0 {
+		d.Ranges = []rangeBounds{d.rangeBounds}
+	}
 	var f elementCheck
-	f.want("startRange", d.StartRange, isDigits(d.StartRange, 13, pan.MaxLength))
-	f.want("endRange", d.EndRange, isDigits(d.EndRange, 13, pan.MaxLength) && len(d.EndRange) == len(d.StartRange) && d.StartRange <= d.EndRange)
-	f.want("acsStartProtocolVersion", d.ACSStartProtocolVersion, isVersion(d.ACSStartProtocolVersion))
-	f.want("acsEndProtocolVersion", d.ACSEndProtocolVersion, isVersion(d.ACSEndProtocolVersion))
 	f.allow("actionInd", d.ActionInd, d.ActionInd == "A" || d.ActionInd == "M" || d.ActionInd == "D")
-	f.allow("threeDSMethodURL", d.ThreeDSMethodURL, len(d.ThreeDSMethodURL) <= 256)
+	acs := d.acsVersions(&f)
+	d.dsVersions.check(&f)
+	ranges := make([]cardRange, len(d.Ranges))
+	for i, b := range d.Ranges {
+		b.check(&f)
+		if f.fault() == nil {
+			ranges[i] = b.cardRange()
+		}
+	}
 	if err := f.fault(); err != nil {
-		return cardRange{}, err
+		return nil, err
 	}
-	r := cardRange{
-		speaks: d.ACSStartProtocolVersion <= MessageVersion && MessageVersion <= d.ACSEndProtocolVersion,
-		method: unique.Make(d.ThreeDSMethodURL).Value(), // an ACS has thousands of ranges
+	v := (ours & acs & d.set(ds)).newest()
+	method := unique.Make(d.methodOf(v)).Value() // an ACS has thousands of ranges
+	for i := range ranges {
+		ranges[i].version, ranges[i].method = v, method
 	}
-	copy(r.start[:], d.StartRange+strings.Repeat("0", pan.MaxLength-len(d.StartRange)))
-	copy(r.end[:], d.EndRange+strings.Repeat("9", pan.MaxLength-len(d.EndRange)))
-	return r, nil
+	return ranges, nil
 }
 
-// isVersion reports whether s is three single digits with dots, so that versions compare as strings.
-func isVersion(s string) bool {
-	return len(s) == 5 && s[1] == '.' && s[3] == '.' && isDigits(s[:1]+s[2:3]+s[4:], 3, 3)
+// acsVersions are those that the issuers' ACS speaks.
+func (d *cardRangeData) acsVersions(f *elementCheck) (set versionSet) {
+	if len(d.ACSProtocolVersions) == 0 {
+		f.want("acsStartProtocolVersion", d.ACSStartProtocolVersion, isVersion(d.ACSStartProtocolVersion))
+		f.want("acsEndProtocolVersion", d.ACSEndProtocolVersion, isVersion(d.ACSEndProtocolVersion))
+		f.allow("threeDSMethodURL", d.ThreeDSMethodURL, len(d.ThreeDSMethodURL) <= 256)
+		return setBetween(d.ACSStartProtocolVersion, d.ACSEndProtocolVersion)
+	}
+	for _, v := range d.ACSProtocolVersions {
+		f.want("acsProtocolVersions.version", v.Version, isVersion(v.Version))
+		f.allow("acsProtocolVersions.threeDSMethodURL", v.ThreeDSMethodURL, len(v.ThreeDSMethodURL) <= 256)
+		set |= setOf(v.Version)
+	}
+	return set
+}
+
+// methodOf returns the 3DS Method URL for a version: in 2.3.1 each has its own.
+func (d *cardRangeData) methodOf(v version) string {
+	for _, a := range d.ACSProtocolVersions {
+		if a.Version == v.String() {
+			return a.ThreeDSMethodURL
+		}
+	}
+	if len(d.ACSProtocolVersions) > 0 {
+		return ""
+	}
+	return d.ThreeDSMethodURL
+}
+
+func (b rangeBounds) check(f *elementCheck) {
+	f.want("startRange", b.StartRange, isDigits(b.StartRange, 13, pan.MaxLength))
+	f.want("endRange", b.EndRange, isDigits(b.EndRange, 13, pan.MaxLength) && len(b.EndRange) == len(b.StartRange) && b.StartRange <= b.EndRange)
+}
+
+func (b rangeBounds) cardRange() (r cardRange) {
+	copy(r.start[:], b.StartRange+strings.Repeat("0", pan.MaxLength-len(b.StartRange)))
+	copy(r.end[:], b.EndRange+strings.Repeat("9", pan.MaxLength-len(b.EndRange)))
+	return r
 }

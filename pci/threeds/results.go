@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 
@@ -76,8 +77,19 @@ func (s *Server) ResultsHandler(results Results) http.Handler {
 // takeResult returns the RRes or Erro for an RReq.
 func (s *Server) takeResult(ctx context.Context, results Results, raw []byte) any {
 	request, err := parseRReq(raw)
+	v := versionOf(request.MessageVersion)
+	open, found := s.challenges.find(request.identifiers)
+	if found {
+		v = open.version
+	}
+	if !s.versions.has(v) {
+		v = s.versions.newest()
+	}
 	if err == nil {
-		err = s.decide(ctx, results, request)
+		err = s.versions.checkVersion(request.MessageVersion, v)
+	}
+	if err == nil {
+		err = s.decide(ctx, results, request, open)
 	}
 	if err != nil {
 		var f *fault
@@ -85,33 +97,36 @@ func (s *Server) takeResult(ctx context.Context, results Results, raw []byte) an
 			f = &fault{code: codeMessage, detail: "messageType"}
 		}
 		slog.ErrorContext(ctx, "an RReq was refused", "error", err)
-		return f.message(messageRReq, request.identifiers)
+		return f.message(messageRReq, request.identifiers, v)
 	}
 	return rres{
 		ThreeDSServerTransID: request.ThreeDSServerTransID,
 		DSTransID:            request.DSTransID,
 		ACSTransID:           request.ACSTransID,
 		MessageType:          messageRRes,
-		MessageVersion:       MessageVersion,
+		MessageVersion:       v.String(),
 		ResultsStatus:        "01", // received for further processing
 	}
 }
 
-// decide hands the result to the payment, once.
-func (s *Server) decide(ctx context.Context, results Results, request rreq) error {
-	open, ok := s.challenges.find(request.identifiers)
-	if !ok {
+// decide hands the result of an open challenge, nil for none, to the payment, once.
+func (s *Server) decide(ctx context.Context, results Results, request rreq, open *challenge) error {
+	if open == nil {
 		return &fault{code: codeUnknownID, detail: "threeDSServerTransID,dsTransID,acsTransID"}
 	}
 	open.deciding.Lock()
 	defer open.deciding.Unlock()
 	if open.decided != nil {
 		if *open.decided != request {
-			return &fault{code: codeUnknownID, detail: "the challenge has another result already"}
+			again := &fault{code: codeUnknownID, detail: "the challenge has another result already"}
+			if open.version >= v231 {
+				again.code = codeSecondResult
+			}
+			return again
 		}
 		return nil
 	}
-	auth := verdict(ctx, open.payment, request.identifiers, request.status)
+	auth := verdict(ctx, open.payment, request.header, request.identifiers, request.status)
 	if err := results.ChallengeDone(ctx, open.payment, auth); err != nil {
 		slog.ErrorContext(ctx, "the result of a challenge could not be recorded", "payment", open.payment, "error", err)
 		return &fault{code: codeTransient, detail: "try again", cause: errUndelivered}
@@ -137,7 +152,7 @@ func parseRReq(raw []byte) (rreq, error) {
 	default:
 		return r, &fault{code: codeMessage, detail: "messageType"}
 	}
-	if r.MessageVersion != MessageVersion {
+	if versionOf(r.MessageVersion) == noVersion {
 		return r, &fault{code: codeVersion, detail: "messageVersion"}
 	}
 	if err := r.check(); err != nil {
@@ -156,9 +171,8 @@ func (r *rreq) check() error {
 	f.want("acsTransID", r.ACSTransID, isTransID(r.ACSTransID))
 	f.want("interactionCounter", r.InteractionCounter, isDigits(r.InteractionCounter, 2, 2))
 	f.want("messageCategory", r.MessageCategory, r.MessageCategory == "01")
-	// After a challenge there is a verdict: no second challenge (C), no decoupling (D), no information only (I).
-	f.want("transStatus", r.TransStatus, len(r.TransStatus) == 1 && outcomes[r.TransStatus] != "" &&
-		r.TransStatus != "C" && r.TransStatus != "D" && r.TransStatus != "I")
+	// After a challenge there is a verdict: no second challenge (C, S), no decoupling (D), no information only (I).
+	f.want("transStatus", r.TransStatus, len(r.TransStatus) == 1 && strings.Contains("YANRU", r.TransStatus))
 	f.allow("transStatusReason", r.TransStatusReason, isDigits(r.TransStatusReason, 2, 2))
 	f.allow("challengeCancel", r.ChallengeCancel, isDigits(r.ChallengeCancel, 2, 2))
 	f.allow("eci", r.ECI, isDigits(r.ECI, 1, 2))

@@ -49,7 +49,7 @@ func challenged(t *testing.T, change func(*Config)) (*Server, pci.Authentication
 
 func validRReq(auth pci.Authentication) map[string]any {
 	return map[string]any{
-		"messageType": "RReq", "messageVersion": "2.2.0", "messageCategory": "01", "interactionCounter": "01",
+		"messageType": "RReq", "messageVersion": auth.Version, "messageCategory": "01", "interactionCounter": "01",
 		"threeDSServerTransID": auth.ServerTransID, "dsTransID": auth.DSTransID, "acsTransID": auth.ACSTransID,
 		"transStatus": "Y", "eci": "05", "authenticationValue": testCAVV, "authenticationType": "02",
 	}

@@ -1,16 +1,18 @@
-// Package threeds is the 3DS Server of EMV 3-D Secure 2.2.0: browser channel (deviceChannel 02), payment
-// authentication (messageCategory 01).
+// Package threeds is the 3DS Server of EMV 3-D Secure 2.2.0 and 2.3.1: browser channel (deviceChannel 02), payment
+// authentication (messageCategory 01). What is spoken about a card is the newest version that its range, the directory server and
+// [Config.Versions] share, in every message of the authentication.
 //
 // [Server.Method] says what the browser shows before, where the card's range has a 3DS Method. [Server.Authenticate] asks the directory server (AReq/ARes) and says what may follow. Where the issuer wants to
 // see the shopper, it returns a [pci.Challenge] for the browser, and the verdict comes later from the directory
 // server as an RReq, to [Server.ResultsHandler]. [Server.Run] keeps the card ranges of the directory server
 // (PReq/PRes). Messages carry the standard's names; section and table numbers in this package are those of "EMV 3-D
-// Secure Protocol and Core Functions Specification" 2.2.0.
+// Secure Protocol and Core Functions Specification" 2.2.0, where nothing else is said.
 //
 // # What is promised
 //
 // The PAN goes from custody to the wire through locked memory: it is in no string, in no buffer of the JSON
-// encoder, and, with [wire.Transport], in none of net/http. A CVV is never read. An answer that echoes the PAN is masked
+// encoder, and, with [wire.Transport], in none of net/http. A CVV goes the same way, to ranges of 2.3.1 and where
+// [Config.CardSecurityCode] says so; else it is never read. An answer that echoes them is masked
 // before it is parsed. What cannot be understood never authenticates anybody: the outcome is
 // [pci.AuthenticationDown] or [pci.AuthenticationNo]. What comes through the browser (CRes) is evidence only.
 //
@@ -18,7 +20,8 @@
 //
 // Open challenges are in memory: after a restart the directory server's RReq is answered with error 301, and the
 // payment has to expire or be authenticated again.
-// Versions other than 2.2.0, the app channel, 3RI and decoupled authentication are not spoken.
+// The app channel, 3RI, decoupled authentication and Secure Payment Confirmation are not spoken: an issuer that answers with one
+// of them is told of its error, and the cardholder is refused.
 package threeds
 
 import (
@@ -41,9 +44,6 @@ import (
 	"github.com/finterra/finpay/pci/internal/pan"
 	"github.com/finterra/finpay/pci/tokenization"
 )
-
-// MessageVersion is the version of the protocol that this package speaks.
-const MessageVersion = "2.2.0"
 
 // Policy says what to do with a card that is in no range of the directory server.
 type Policy string
@@ -92,6 +92,12 @@ type Config struct {
 	ChallengeWindowSize string
 	// Challenges is how many challenges may be open at once; more get [pci.ErrFull].
 	Challenges int
+	// Versions are those to speak, of [Versions]. Empty means all.
+	Versions []string
+	// CardSecurityCode sends the CVV to ranges of 2.3.1, which leave it to the directory server whether they want it.
+	CardSecurityCode bool
+	// AcquirerCountry is acquirerCountryCode, ISO 3166-1 numeric: 2.3.1 wants it where that is not the merchant's. May be empty.
+	AcquirerCountry string
 	// AllowHTTP lets a trial's ACS have an http URL. Never set it where real cards are.
 	AllowHTTP bool
 	Now       func() time.Time // nil means [time.Now]
@@ -101,6 +107,7 @@ type Config struct {
 type Server struct {
 	cfg        Config
 	client     *http.Client
+	versions   versionSet
 	cards      lend.Custody
 	tokens     lend.Tokens                // nil where stored credentials cannot be authenticated
 	ranges     atomic.Pointer[rangeTable] // nil until a first PRes was accepted
@@ -126,10 +133,14 @@ func newServer(cfg Config, cards lend.Custody, tokens lend.Tokens) (*Server, err
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
+	versions, err := parseVersions(cfg.Versions)
+	if err != nil {
+		return nil, err
+	}
 	// A redirect would make the client repeat the message elsewhere, or turn it into a GET.
 	client := *cfg.Client
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Server{cfg: cfg, client: &client, cards: cards, tokens: tokens, challenges: newChallenges(cfg.Challenges, cfg.Now)}, nil
+	return &Server{cfg: cfg, client: &client, versions: versions, cards: cards, tokens: tokens, challenges: newChallenges(cfg.Challenges, cfg.Now)}, nil
 }
 
 func (c *Config) applyDefaults() {
@@ -147,6 +158,9 @@ func (c *Config) applyDefaults() {
 	}
 	if c.Challenges == 0 {
 		c.Challenges = DefaultChallenges
+	}
+	if len(c.Versions) == 0 {
+		c.Versions = Versions
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -171,6 +185,9 @@ func (c *Config) check() error {
 	}
 	if c.UnknownRange != Proceed && c.UnknownRange != Refuse {
 		return fmt.Errorf("threeds: unknown range policy %q is neither %q nor %q", c.UnknownRange, Proceed, Refuse)
+	}
+	if c.AcquirerCountry != "" && !isDigits(c.AcquirerCountry, 3, 3) {
+		return fmt.Errorf("threeds: acquirer country %q is not three digits", c.AcquirerCountry)
 	}
 	if s := c.ChallengeWindowSize; s != "" && (len(s) != 2 || s < "01" || s > "05") {
 		return fmt.Errorf("threeds: challenge window size %q is not 01 to 05", s)
@@ -211,7 +228,7 @@ func (s *Server) Authenticate(ctx context.Context, req pci.AuthenticationRequest
 		return s.withoutDirectory(ctx, req.Payment, found), nil
 	}
 	defer message.Wipe()
-	return s.ask(ctx, req, areq.ThreeDSServerTransID, message), nil
+	return s.ask(ctx, req, areq.ThreeDSServerTransID, found.version, message), nil
 }
 
 // compose borrows the card, looks its range up and writes the AReq. The message is nil where none is to be sent.
@@ -225,10 +242,11 @@ func (s *Server) compose(ctx context.Context, req pci.AuthenticationRequest, are
 		if found.status == outsideRanges || found.status == otherVersion {
 			return nil
 		}
+		areq.speak(found.version, req, s.cfg.AcquirerCountry, s.cfg.Now())
 		areq.ThreeDSCompInd = found.compInd(req.MethodDone)
 		areq.CardExpiryDate = card.Expiry().YYMM()
 		var err error
-		m, err = newMessage(areq, card)
+		m, err = newMessage(areq, card, s.cfg.CardSecurityCode && found.version >= v231)
 		return err
 	})
 	if err != nil && m != nil {
@@ -240,7 +258,7 @@ func (s *Server) compose(ctx context.Context, req pci.AuthenticationRequest, are
 
 func (s *Server) withoutDirectory(ctx context.Context, payment string, found enrolment) pci.Authentication {
 	if found.status == otherVersion {
-		slog.WarnContext(ctx, "the card's range does not speak EMV 3DS "+MessageVersion, "payment", payment)
+		slog.WarnContext(ctx, "the card's range speaks no version of EMV 3DS that is spoken here", "payment", payment)
 		return pci.Authentication{Outcome: pci.AuthenticationDown}
 	}
 	if s.cfg.UnknownRange == Refuse {
@@ -250,9 +268,9 @@ func (s *Server) withoutDirectory(ctx context.Context, payment string, found enr
 }
 
 // ask sends the AReq and judges the answer.
-func (s *Server) ask(ctx context.Context, req pci.AuthenticationRequest, serverTransID string, m *pan.Message) pci.Authentication {
+func (s *Server) ask(ctx context.Context, req pci.AuthenticationRequest, serverTransID string, v version, m *pan.Message) pci.Authentication {
 	payment := req.Payment
-	down := pci.Authentication{Outcome: pci.AuthenticationDown, Version: MessageVersion, ServerTransID: serverTransID}
+	down := pci.Authentication{Outcome: pci.AuthenticationDown, Version: v.String(), ServerTransID: serverTransID}
 	sending, cancel := context.WithTimeout(ctx, s.cfg.Timeouts.Authentication)
 	defer cancel()
 	answer := make([]byte, maxAnswer)
@@ -263,32 +281,33 @@ func (s *Server) ask(ctx context.Context, req pci.AuthenticationRequest, serverT
 		slog.ErrorContext(ctx, "the directory server gave no usable answer to an AReq", "payment", payment, "error", err)
 		return down
 	}
-	result, err := parseARes(answer[:n], serverTransID)
+	result, err := s.versions.parseARes(answer[:n], serverTransID, v)
 	if err != nil {
 		slog.ErrorContext(ctx, "the directory server's ARes is not usable", "payment", payment, "error", err)
-		s.reportFault(ctx, err, messageARes, result.identifiers)
+		s.reportFault(ctx, err, messageARes, result.identifiers, v)
 		if refuses(answer[:n]) {
 			down.Outcome = pci.AuthenticationNo
 		}
 		return down
 	}
-	return s.conclude(ctx, payment, result, s.windowSize(req.Browser))
+	return s.conclude(ctx, req, result, v)
 }
 
 // conclude turns a valid ARes into an outcome, and remembers a challenge.
-func (s *Server) conclude(ctx context.Context, payment string, a ares, windowSize string) pci.Authentication {
-	auth := a.verdict(ctx, payment)
+func (s *Server) conclude(ctx context.Context, req pci.AuthenticationRequest, a ares, v version) pci.Authentication {
+	payment := req.Payment
+	auth := a.verdict(ctx, payment, req.Exempt())
 	if auth.Outcome != pci.ChallengeRequired {
 		return auth
 	}
 	if err := checkURL(a.ACSURL, s.cfg.AllowHTTP); err != nil {
 		slog.ErrorContext(ctx, "the ACS's URL is refused", "payment", payment, "error", err)
-		s.reportFault(ctx, &fault{code: codeFormat, detail: "acsURL"}, messageARes, a.identifiers)
+		s.reportFault(ctx, &fault{code: codeFormat, detail: "acsURL"}, messageARes, a.identifiers, v)
 		auth.Outcome = pci.AuthenticationDown
 		return auth
 	}
-	auth.Challenge = &pci.Challenge{ACSURL: a.ACSURL, CReq: encodeCReq(a, windowSize)}
-	s.challenges.open(payment, a.identifiers, s.cfg.Now().Add(s.cfg.Timeouts.Challenge))
+	auth.Challenge = &pci.Challenge{ACSURL: a.ACSURL, CReq: encodeCReq(a, s.windowSize(req.Browser))}
+	s.challenges.open(payment, a.identifiers, v, s.cfg.Now().Add(s.cfg.Timeouts.Challenge))
 	return auth
 }
 

@@ -128,7 +128,7 @@ func testRequest() pci.AuthenticationRequest {
 // validARes answers message with the given status; change may then spoil it.
 func validARes(message map[string]any, transStatus string) map[string]any {
 	a := map[string]any{
-		"messageType": "ARes", "messageVersion": "2.2.0",
+		"messageType": "ARes", "messageVersion": spokenIn(message),
 		"threeDSServerTransID": message["threeDSServerTransID"], "dsTransID": dsTransID, "acsTransID": acsTransID,
 		"dsReferenceNumber": "DS-1", "acsReferenceNumber": "ACS-1", "transStatus": transStatus,
 	}
@@ -166,7 +166,7 @@ func TestEveryTransStatusHasItsOutcome(t *testing.T) {
 	for transStatus, want := range map[string]pci.AuthenticationOutcome{
 		"Y": pci.Authenticated, "A": pci.AuthenticationTried, "C": pci.ChallengeRequired,
 		"N": pci.AuthenticationNo, "R": pci.AuthenticationNo, "U": pci.AuthenticationDown,
-		"I": pci.AuthenticationNo, "D": pci.AuthenticationNo, "S": pci.AuthenticationNo, "x": pci.AuthenticationNo,
+		"I": pci.AuthenticationDown, "D": pci.AuthenticationNo, "S": pci.AuthenticationNo, "x": pci.AuthenticationNo,
 	} {
 		t.Run(transStatus, func(t *testing.T) {
 			auth, d := authenticate(t, func(a map[string]any) {
@@ -182,7 +182,7 @@ func TestEveryTransStatusHasItsOutcome(t *testing.T) {
 			if proof := auth.CAVV != ""; proof != (transStatus == "Y" || transStatus == "A") {
 				t.Errorf("CAVV %q with transStatus %s", auth.CAVV, transStatus)
 			}
-			unknown := transStatus == "S" || transStatus == "x"
+			unknown := strings.Contains("DSx", transStatus)
 			if got := len(d.messages("Erro")) == 1; got != unknown {
 				t.Errorf("an Erro was sent: %v, want %v", got, unknown)
 			}
@@ -372,7 +372,7 @@ func TestTheAReqHasWhatTheStandardRequires(t *testing.T) {
 	}
 	want := map[string]any{
 		"messageType": "AReq", "messageVersion": "2.2.0", "deviceChannel": "02", "messageCategory": "01",
-		"threeDSCompInd": "U", "threeDSRequestorAuthenticationInd": "01",
+		"threeDSCompInd": "U", "threeDSRequestorAuthenticationInd": "01", "threeDSRequestorDecReqInd": "N",
 		"threeDSRequestorID": "requestor-1", "threeDSRequestorName": "Tea & Coffee", "threeDSRequestorURL": "https://tea.example",
 		"threeDSServerRefNumber": "3DS_LOA_SER_TEST_020200", "threeDSServerOperatorID": "operator-1",
 		"threeDSServerTransID": id, "threeDSServerURL": "https://finpay.example/3ds/results",
@@ -482,7 +482,7 @@ func TestAuthenticateReturnsEverySlotWiped(t *testing.T) {
 func TestAnEchoedNumberIsMaskedBeforeItIsRead(t *testing.T) {
 	a := &areq{}
 	_ = wallet{testPAN}.Lend(t.Context(), pci.CardRef{}, "pay_1", func(card *pan.Card) error {
-		m, err := newMessage(a, card)
+		m, err := newMessage(a, card, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -500,7 +500,7 @@ func TestForeignTextLosesItsDigits(t *testing.T) {
 	for in, want := range map[string]string{
 		"acctNumber 4111111111111111": "acctNumber ***", "code 203": "code 203", "4111": "***", "": "", "a\n1\x00b": "a1b",
 	} {
-		if got := withoutDigits(in, 100); got != want {
+		if got := withoutDigits(in, 100, 3); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)
 		}
 	}
@@ -529,6 +529,8 @@ func TestConfigurationIsChecked(t *testing.T) {
 		"no results URL":   func(c *Config) { c.ResultsURL = "" },
 		"no reference":     func(c *Config) { c.ServerRefNumber = "" },
 		"unknown policy":   func(c *Config) { c.UnknownRange = "maybe" },
+		"unknown version":  func(c *Config) { c.Versions = []string{"2.2.0", "2.1.0"} },
+		"acquirer country": func(c *Config) { c.AcquirerCountry = "MY" },
 		"window size":      func(c *Config) { c.ChallengeWindowSize = "06" },
 		"long operator id": func(c *Config) { c.OperatorID = strings.Repeat("x", 33) },
 	} {
@@ -550,8 +552,9 @@ func TestParseCRes(t *testing.T) {
 	}{
 		"CRes":          {encode(good), "Y", true},
 		"padded":        {[]byte(base64.URLEncoding.EncodeToString([]byte(good))), "Y", true},
-		"Erro":          {encode(`{"messageType":"Erro","threeDSServerTransID":"` + dsTransID + `"}`), "", true},
+		"Erro":          {encode(`{"messageType":"Erro","messageVersion":"2.3.1","threeDSServerTransID":"` + dsTransID + `"}`), "", true},
 		"no id":         {encode(`{"messageType":"CRes","transStatus":"Y"}`), "", false},
+		"other version": {encode(strings.Replace(good, "2.2.0", "2.1.0", 1)), "", false},
 		"strange":       {encode(strings.Replace(good, `"Y"`, `"C"`, 1)), "", false},
 		"not base64url": {[]byte("{}"), "", false},
 		"empty":         {nil, "", false},

@@ -43,6 +43,12 @@ CREATE TABLE payments (
     captured     INTEGER NOT NULL,         -- minor units that the acquirer has booked
     refunded     INTEGER NOT NULL,         -- of them
     attempts     INTEGER NOT NULL DEFAULT 0,
+    challenge    TEXT NOT NULL,            -- what is asked of 3-D Secure: no_challenge, preferred, mandated; empty for no preference
+    exemption    TEXT NOT NULL,            -- why no challenge is needed; may be empty
+    setup        TEXT NOT NULL,            -- recurring, instalments, unscheduled; empty for one payment
+    recurring_expiry TEXT NOT NULL,        -- YYYY-MM-DD; empty where nothing recurs
+    recurring_days   INTEGER NOT NULL,     -- at least so many between two charges
+    instalments  INTEGER NOT NULL,
     created_at   TEXT NOT NULL,
     expires_at   TEXT NOT NULL,
     updated_at   TEXT NOT NULL
@@ -56,7 +62,7 @@ CREATE TABLE customers (
     name       TEXT NOT NULL,
     email      TEXT NOT NULL,
     phone      TEXT NOT NULL,
-    billing    TEXT NOT NULL
+    billing    TEXT NOT NULL            -- JSON; may be empty
 ) STRICT;
 
 -- One card tried on a payment.
@@ -83,6 +89,7 @@ CREATE TABLE attempts (
     response_code TEXT NOT NULL DEFAULT '',
     approval_code TEXT NOT NULL DEFAULT '',
     network_id    TEXT NOT NULL DEFAULT '', -- the scheme's, of the transaction
+    soft_decline  TEXT NOT NULL DEFAULT '', -- how its first sale was answered, after which the issuer was asked for a challenge
     reason        TEXT NOT NULL DEFAULT '',
     reversal_stan TEXT NOT NULL DEFAULT '',
     reversal_rrn  TEXT NOT NULL DEFAULT '',

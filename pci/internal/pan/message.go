@@ -18,6 +18,7 @@ type Message struct {
 	slot   *Slot
 	length int
 	digits [2]int // where the PAN stands
+	code   [2]int // where the security code stands; nowhere if equal
 	full   bool
 
 	// reading guards the slot: net/http may still read a request's body after it gave up on the request, and by then
@@ -51,7 +52,9 @@ func (m *Message) AppendPAN(card *Card) {
 
 // AppendCVV adds a card's security code, nothing where there is none.
 func (m *Message) AppendCVV(card *Card) {
+	from := m.length
 	_ = card.RevealCVV(func(digits []byte) error { m.Append(digits); return nil })
+	m.code = [2]int{from, m.length}
 }
 
 // Err is [ErrTooLong] where something did not fit.
@@ -73,21 +76,33 @@ func (m *Message) Wipe() {
 	m.slot.Release()
 }
 
-// Mask overwrites each occurrence of the message's PAN in answer.
+// Mask overwrites each occurrence of the message's PAN in answer, and of its security code where that is a word of its own: three
+// digits stand in identifiers and proofs by chance.
 func (m *Message) Mask(answer []byte) {
-	digits := m.slot.Bytes()[m.digits[0]:m.digits[1]]
-	if len(digits) == 0 {
-		return
-	}
-	for {
-		i := bytes.Index(answer, digits)
+	overwrite(answer, m.slot.Bytes()[m.digits[0]:m.digits[1]], func(int, int) bool { return true })
+	overwrite(answer, m.slot.Bytes()[m.code[0]:m.code[1]], func(from, to int) bool {
+		return (from == 0 || !isWord(answer[from-1])) && (to == len(answer) || !isWord(answer[to]))
+	})
+}
+
+// isWord reports whether a byte can stand beside a digit in an identifier or in base64.
+func isWord(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '_' || c == '+' || c == '/' || c == '='
+}
+
+// overwrite puts asterisks over each occurrence of digits that counts.
+func overwrite(text, digits []byte, counts func(from, to int) bool) {
+	for at := 0; len(digits) > 0; {
+		i := bytes.Index(text[at:], digits)
 		if i < 0 {
 			return
 		}
-		for j := range digits {
-			answer[i+j] = '*'
+		if at += i; counts(at, at+len(digits)) {
+			for j := range digits {
+				text[at+j] = '*'
+			}
 		}
-		answer = answer[i+len(digits):]
+		at++
 	}
 }
 
