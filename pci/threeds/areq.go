@@ -225,7 +225,7 @@ func newMessage(a *areq, card *pan.Card, withCode bool) (*message, error) {
 	}
 	buf := slot.Bytes()
 	const longest = len(acctNumberMember) + pan.MaxLength + len(cardSecurityCodeMember) + len("1234") + len(`",`)
-	if longest+len(rest) > len(buf) {
+	if padded(longest+len(rest)) > len(buf) {
 		slot.Release()
 		return nil, errTooLong
 	}
@@ -241,8 +241,19 @@ func newMessage(a *areq, card *pan.Card, withCode bool) (*message, error) {
 		m.code[1] = at
 	}
 	at += copy(buf[at:], `",`)
-	m.length = at + copy(buf[at:], rest[1:])
+	at += copy(buf[at:], rest[1:])
+	for m.length = padded(at); at < m.length; at++ {
+		buf[at] = ' '
+	}
 	return m, nil
+}
+
+// padded is the length of a message with the spaces behind it. crypto/tls puts a record together in a buffer that grows with it, and
+// seals it there; where the seal's 17 bytes find no room, the buffer is replaced, and the old one keeps the clear text. Buffers of
+// this size have capacities in steps of 128, so that a message of 100 over such a step leaves room with the record's 5.
+func padded(length int) int {
+	const step, over = 128, 100
+	return (length-over+step-1)/step*step + over
 }
 
 // wipe ends the message; readers of its body get an error from then on.

@@ -362,6 +362,15 @@ func TestAChallengeKeepsItsVersion(t *testing.T) {
 	}
 }
 
+func TestAPaddedMessageLeavesRoomForItsSeal(t *testing.T) {
+	for length := 1; length < 4000; length++ {
+		got := padded(length)
+		if capacity := (got + 5 + 127) / 128 * 128; got < length || got >= length+228 || capacity < got+5+17 {
+			t.Fatalf("%d is padded to %d", length, got)
+		}
+	}
+}
+
 // A version is chosen from three sets, whatever they are.
 func TestTheChosenVersionIsInEverySet(t *testing.T) {
 	all := []string{"2.1.0", "2.2.0", "2.3.0", "2.3.1", "2.4.0"}
