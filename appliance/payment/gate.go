@@ -20,9 +20,10 @@ type gates struct {
 }
 
 type gate struct {
-	inside int
-	shut   chan struct{} // closed when the gate opens again; nil while it is open
-	rest   chan struct{} // closed when nothing is inside; nil where nobody waits for that
+	inside  int
+	waiting int           // to come in
+	shut    chan struct{} // closed when the gate opens again; nil while it is open
+	rest    chan struct{} // closed when nothing is inside; nil where nobody waits for that
 }
 
 // of is called with mu held.
@@ -47,10 +48,16 @@ func (g *gates) enter(ctx context.Context, connector string) (leave func(), err 
 			return sync.OnceFunc(func() { g.leave(gate) }), nil
 		}
 		shut := gate.shut
+		gate.waiting++
 		g.mu.Unlock()
 		select {
 		case <-shut:
 		case <-ctx.Done():
+		}
+		g.mu.Lock()
+		gate.waiting--
+		g.mu.Unlock()
+		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
 	}
