@@ -30,7 +30,6 @@ import (
 	"github.com/finterra/finpay/hsm"
 	"github.com/finterra/finpay/pci/custody"
 	"github.com/finterra/finpay/pci/intake"
-	"github.com/finterra/finpay/pci/threeds"
 	"github.com/finterra/finpay/pci/tokenization"
 	"github.com/finterra/finpay/pci/wire"
 )
@@ -93,7 +92,7 @@ type appliance struct {
 	node       *node
 	log        *slog.Logger
 	cards      *custody.Store
-	threeDS    *threeds.Server
+	threeDS    directoryServers
 	routes     *routing.Router
 	lines      []line // what the routes lead to
 	payments   *payment.Service
@@ -127,8 +126,8 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 		return nil, err
 	}
 	a.intake = intake.New(a.cards, a.sealed, cfg.Intake.Open, nil)
-	if err := a.connectDirectoryServer(); err != nil {
-		return nil, fmt.Errorf("three_d_secure: %w", err)
+	if err := a.connectDirectoryServers(); err != nil {
+		return nil, err
 	}
 	if err := a.connect(); err != nil {
 		return nil, err
@@ -166,25 +165,6 @@ func (a *appliance) assembleWitnesses(ctx context.Context) error {
 	}
 	a.witnesses, err = witness.New(ctx, witness.Config{Policy: policy, Store: a.node.store, Ledger: a.node.ledger, Period: a.cfg.Ledger.WitnessPeriod,
 		Patience: a.cfg.Ledger.WitnessPatience, Timeout: a.cfg.Ledger.WitnessTimeout, Log: a.log})
-	return err
-}
-
-func (a *appliance) connectDirectoryServer() error {
-	client, err := a.clientTLS(a.cfg.ThreeDS.CA)
-	if err != nil {
-		return err
-	}
-	a.threeDS, err = threeds.New(threeds.Config{
-		DirectoryServer: a.cfg.ThreeDS.DirectoryServer,
-		Client:          &http.Client{Transport: &wire.Transport{TLS: client, MaxBody: threeds.MaxBody}},
-		ResultsURL:      a.cfg.ThreeDS.ResultsURL,
-		ServerRefNumber: a.cfg.ThreeDS.ServerRefNumber,
-		OperatorID:      a.cfg.ThreeDS.OperatorID,
-		Versions:        a.cfg.ThreeDS.Versions, CardSecurityCode: a.cfg.ThreeDS.CardSecurityCode, AcquirerCountry: a.cfg.ThreeDS.AcquirerCountry,
-		UnknownRange: threeds.Policy(a.cfg.ThreeDS.UnknownRange),
-		Timeouts:     threeds.Timeouts{Authentication: a.cfg.ThreeDS.Timeout, Challenge: a.cfg.ThreeDS.Challenge},
-		Challenges:   a.cfg.Custody.Capacity,
-	}, a.cards, a.cipher)
 	return err
 }
 
@@ -266,7 +246,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 
 	var under errgroup.Group
 	under.Go(func() error { a.cards.Sweep(deep); return nil })
-	under.Go(func() error { a.threeDS.Run(deep); return nil })
+	under.Go(func() error { a.threeDS.run(deep); return nil })
 	for _, l := range a.lines {
 		under.Go(func() error { return l.Run(deep) })
 	}
@@ -342,25 +322,28 @@ func (a *appliance) listen(metrics *metrics) (*listeners, error) {
 	if err != nil {
 		return nil, err
 	}
-	results := settings.Clone()
-	results.MinVersion = tls.VersionTLS12 // directory servers still speak it
-	results.ClientAuth = tls.RequireAndVerifyClientCert
-	if results.ClientCAs, err = pool(x509.NewCertPool(), a.cfg.ThreeDS.CA); err != nil {
-		return nil, fmt.Errorf("three_d_secure.ca: %w", err)
-	}
 	certified := settings.Clone()
 	certified.ClientAuth = tls.RequireAnyClientCert // whose key it is, the register of auditors says
 	l := &listeners{}
-	for _, s := range []struct {
+	type listener struct {
 		setting, address string
 		tls              *tls.Config
 		handler          http.Handler
-	}{
+	}
+	all := []listener{
 		{"listen", a.cfg.Listen, settings, a.handler(metrics)},
-		{"three_d_secure.results_listen", a.cfg.ThreeDS.ResultsListen, results, a.threeDS.ResultsHandler(a.payments)},
 		{"monitor", a.cfg.Monitor, nil, a.monitor(metrics)},
 		{"audit.listen", a.cfg.Audit.Listen, certified, a.handler(metrics)},
-	} {
+	}
+	for i, d := range a.threeDS {
+		setting := fmt.Sprintf("three_d_secure.directory_servers[%d].results_listen", i)
+		results, err := d.results(settings)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", setting, err)
+		}
+		all = append(all, listener{setting, d.ResultsListen, results, d.server.ResultsHandler(a.payments)})
+	}
+	for _, s := range all {
 		if s.address == "" {
 			continue
 		}

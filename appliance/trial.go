@@ -75,13 +75,16 @@ func (t *trial) start(ctx context.Context, g globals) error {
 // this one, and what came of it would explain nothing.
 func (t *trial) checkAddresses(ctx context.Context) error {
 	var wrong []error
-	for _, a := range []struct{ setting, address string }{
+	all := []struct{ setting, address string }{
 		{"listen", t.cfg.Listen},
 		{"monitor", t.cfg.Monitor},
-		{"three_d_secure.results_listen", t.cfg.ThreeDS.ResultsListen},
 		{"simulator.acquirer", t.cfg.Simulator.Acquirer},
 		{"simulator.web", t.cfg.Simulator.Web},
-	} {
+	}
+	for i, d := range t.cfg.ThreeDS.DirectoryServers {
+		all = append(all, struct{ setting, address string }{fmt.Sprintf("three_d_secure.directory_servers[%d].results_listen", i), d.ResultsListen})
+	}
+	for _, a := range all {
 		socket, err := new(net.ListenConfig).Listen(ctx, "tcp", a.address)
 		if err != nil {
 			wrong = append(wrong, fmt.Errorf("%s: %w; end the program that uses it, or change the address in %s", a.setting, err, config.FileName))

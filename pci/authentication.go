@@ -10,6 +10,7 @@ type AuthenticationRequest struct {
 	Card            CardRef // zero with a stored credential
 	Domain          string  // of Token
 	Token           Token   // a stored credential
+	Brand           Brand
 	Amount          Amount
 	Merchant        Merchant
 	Cardholder      Cardholder

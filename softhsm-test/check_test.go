@@ -108,7 +108,7 @@ func TestWhateverIsChangedInARowIsFound(t *testing.T) {
 		"a token's state is gone":  "DELETE FROM token_states WHERE token = (SELECT old FROM token_changes LIMIT 1)",
 		"a token was replaced":     "UPDATE token_states SET status = 'replaced', replaced_by = '9' WHERE status = 'active' OR status = 'inactive'",
 		"a replacement was put in": "INSERT INTO token_changes SELECT 1 + max(seq), 1 + max(seq), domain, 'x', new, expiry, at FROM token_changes",
-		"a row was put in":         "INSERT INTO merchants SELECT 'mer_x', domain, profile, return_hosts, webhook_hosts, created_at FROM merchants LIMIT 1",
+		"a row was put in":         "INSERT INTO merchants SELECT 'mer_x', domain, profile, limits, return_hosts, webhook_hosts, created_at FROM merchants LIMIT 1",
 		"a registry's page":        "UPDATE token_tail SET records = CAST(substr(records, 1, length(records) - 1) || x'7f' AS BLOB)",
 		"the registry is empty":    "DELETE FROM token_tail",
 	} {

@@ -150,24 +150,6 @@ type Domain struct {
 	Sandbox  bool     `yaml:"sandbox"`  // for merchants of the sandbox, and for no others
 }
 
-// ThreeDS is the 3-D Secure directory server.
-type ThreeDS struct {
-	DirectoryServer string   `yaml:"directory_server"`
-	CA              string   `yaml:"ca"`
-	ResultsListen   string   `yaml:"results_listen"`
-	ResultsURL      string   `yaml:"results_url"`
-	ServerRefNumber string   `yaml:"server_ref_number"`
-	OperatorID      string   `yaml:"operator_id"`
-	Versions        []string `yaml:"versions"` // of the protocol; nil for all that are known
-	// CardSecurityCode sends the CVV to the issuer with the authentication, where version 2.3.1 is spoken.
-	CardSecurityCode bool          `yaml:"card_security_code"`
-	AcquirerCountry  string        `yaml:"acquirer_country"` // ISO 3166-1 numeric; empty where it is the merchants'
-	UnknownRange     string        `yaml:"unknown_range"`    // "proceed" or "refuse"
-	Unavailable      string        `yaml:"unavailable"`      // "proceed" or "refuse"
-	Timeout          time.Duration `yaml:"timeout"`
-	Challenge        time.Duration `yaml:"challenge"`
-}
-
 // Webhooks bounds the delivery of notifications.
 type Webhooks struct {
 	AllowPrivate bool          `yaml:"allow_private"`
@@ -251,13 +233,16 @@ func Parse(text []byte, state string) (Config, error) {
 
 func (c *Config) resolve(state string) {
 	c.state = state
-	for _, path := range []*string{&c.TLS.Certificate, &c.TLS.KeyFile, &c.TLS.ClientCert, &c.HSM.PINFile, &c.Ledger.Witnesses, &c.ThreeDS.CA, &c.Webhooks.CA} {
+	for _, path := range []*string{&c.TLS.Certificate, &c.TLS.KeyFile, &c.TLS.ClientCert, &c.HSM.PINFile, &c.Ledger.Witnesses, &c.Webhooks.CA} {
 		if *path != "" && !filepath.IsAbs(*path) {
 			*path = filepath.Join(state, *path)
 		}
 	}
 	for i := range c.Connectors {
 		c.Connectors[i].resolve(state)
+	}
+	for i := range c.ThreeDS.DirectoryServers {
+		c.ThreeDS.DirectoryServers[i].resolve(state)
 	}
 	for name, value := range c.HSM.Environment {
 		c.HSM.Environment[name] = strings.ReplaceAll(value, "${STATE}", state)
@@ -327,18 +312,8 @@ func (c *Config) validate() error {
 	want(c.Tokens.Bound >= 1 && c.Tokens.Bound <= 200, "tokens.bound", "1 to 200 are allowed")
 	want(c.Tokens.RecipientDelay >= 0, "tokens.recipient_delay", "0 or more is wanted")
 	want(len(c.Tokens.Domains) > 0, "tokens.domains", "at least one is wanted")
-	want(isURL(c.ThreeDS.DirectoryServer, "https"), "three_d_secure.directory_server", "an https URL is wanted")
-	want(isURL(c.ThreeDS.ResultsURL, "https"), "three_d_secure.results_url", "an https URL is wanted")
-	want(c.ThreeDS.CA != "", "three_d_secure.ca", "missing: results are taken from clients of this authority only")
-	address("three_d_secure.results_listen", c.ThreeDS.ResultsListen)
-	oneOf("three_d_secure.unknown_range", c.ThreeDS.UnknownRange, "proceed", "refuse")
 	oneOf("three_d_secure.unavailable", c.ThreeDS.Unavailable, "proceed", "refuse")
-	for _, v := range c.ThreeDS.Versions {
-		oneOf("three_d_secure.versions", v, "2.2.0", "2.3.1")
-	}
-	want(c.ThreeDS.Versions == nil || len(c.ThreeDS.Versions) > 0, "three_d_secure.versions", "at least one is wanted")
-	want(numericCountry.MatchString(c.ThreeDS.AcquirerCountry), "three_d_secure.acquirer_country", "three digits (ISO 3166-1) or nothing is wanted")
-	want(c.ThreeDS.Timeout > 0, "three_d_secure.timeout", "more than 0 is wanted")
+	wrong = append(wrong, validateDirectoryServers(c.ThreeDS.DirectoryServers)...)
 	want(c.ThreeDS.Challenge > 0 && c.ThreeDS.Challenge <= c.Custody.Deadline, "three_d_secure.challenge", "more than 0 and at most custody.deadline is wanted: the card is held that long")
 	wrong = append(wrong, validateConnectors(c.Connectors)...)
 	want(c.Webhooks.Timeout > 0, "webhooks.timeout", "more than 0 is wanted")

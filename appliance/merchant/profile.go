@@ -40,13 +40,13 @@ func CheckProfile(m *store.Merchant) error {
 	want(p.Name != "" && len(p.Name) <= 25 && latin.MatchString(p.Name), "name", "1 to 25 characters in ASCII are wanted (ISO 8583 DE 43)")
 	want(p.City != "" && len(p.City) <= 13 && latin.MatchString(p.City), "city", "1 to 13 characters in ASCII are wanted (ISO 8583 DE 43)")
 	want(len(p.MCC) == 4 && digitsOnly.MatchString(p.MCC), "mcc", "four digits are wanted (ISO 18245)")
-	want(p.AcquirerBIN != "" && len(p.AcquirerBIN) <= 11 && digitsOnly.MatchString(p.AcquirerBIN), "acquirer.bin", "up to 11 digits are wanted")
-	want(p.AcquirerMID != "" && len(p.AcquirerMID) <= 15 && latin.MatchString(p.AcquirerMID), "acquirer.mid", "up to 15 characters are wanted (ISO 8583 DE 42)")
-	want(p.TerminalID != "" && len(p.TerminalID) <= 8 && latin.MatchString(p.TerminalID), "acquirer.terminal", "up to 8 characters are wanted (ISO 8583 DE 41)")
-	want(p.RequestorID != "" && len(p.RequestorID) <= 35, "requestor.id", "up to 35 characters are wanted (threeDSRequestorID)")
-	want(p.RequestorName != "" && len(p.RequestorName) <= 40, "requestor.name", "up to 40 characters are wanted (threeDSRequestorName)")
+	want(p.AcquirerBIN != "" && len(p.AcquirerBIN) <= 11 && digitsOnly.MatchString(p.AcquirerBIN), "acquirer bin", "up to 11 digits are wanted")
+	want(p.AcquirerMID != "" && len(p.AcquirerMID) <= 15 && latin.MatchString(p.AcquirerMID), "acquirer mid", "up to 15 characters are wanted (ISO 8583 DE 42)")
+	want(p.TerminalID != "" && len(p.TerminalID) <= 8 && latin.MatchString(p.TerminalID), "acquirer terminal", "up to 8 characters are wanted (ISO 8583 DE 41)")
+	want(p.RequestorID != "" && len(p.RequestorID) <= 35, "requestor id", "up to 35 characters are wanted (threeDSRequestorID)")
+	want(p.RequestorName != "" && len(p.RequestorName) <= 40, "requestor name", "up to 40 characters are wanted (threeDSRequestorName)")
 	address, err := url.Parse(p.RequestorURL)
-	want(err == nil && address.Scheme == "https" && address.Host != "" && len(p.RequestorURL) <= 2048, "requestor.url", "an https URL is wanted (threeDSRequestorURL)")
+	want(err == nil && address.Scheme == "https" && address.Host != "" && len(p.RequestorURL) <= 2048, "requestor url", "an https URL is wanted (threeDSRequestorURL)")
 	want(m.Domain != "", "domain", "a token space is wanted")
 	region, err := language.ParseRegion(p.Country)
 	want(err == nil && len(p.Country) == 2 && region.IsCountry() && region.String() == p.Country, "country", "two capital letters are wanted (ISO 3166-1)")
@@ -114,7 +114,7 @@ func (s *Service) terminalIsFree(read store.Queries, m store.Merchant) error {
 			return err
 		}
 		if id != m.ID && m.Profile.TerminalID != "" && other.Profile.TerminalID == m.Profile.TerminalID && other.Profile.Sandbox != m.Profile.Sandbox {
-			return fmt.Errorf("%w: acquirer.terminal: %s has it, which is %s", ErrProfile, id, ModeOf(other))
+			return fmt.Errorf("%w: acquirer terminal: %s has it, which is %s", ErrProfile, id, ModeOf(other))
 		}
 	}
 	return nil

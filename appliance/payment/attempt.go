@@ -65,7 +65,7 @@ func (s *Service) run(ctx context.Context, p store.Payment, a store.Attempt, car
 		s.abandon(ctx, p, a, api.ReasonNoConnector, err)
 		return
 	}
-	request := authenticationRequest(p, m, customer, entered, browser, page)
+	request := authenticationRequest(p, a, m, customer, entered, browser, page)
 	if a.Initiator == "" {
 		request.Card = card
 	} else {

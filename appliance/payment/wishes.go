@@ -67,8 +67,8 @@ func customerOf(c *api.Customer) (store.Customer, error) {
 }
 
 // authenticationRequest is what 3-D Secure is asked with, but for the card. page is the address of the shopper's page.
-func authenticationRequest(p store.Payment, m store.Merchant, customer store.Customer, entered pci.Entered, browser pci.Browser, page string) pci.AuthenticationRequest {
-	r := pci.AuthenticationRequest{Payment: p.ID, Amount: p.Amount, Merchant: m.Profile, Browser: browser, NotificationURL: page + "/3ds",
+func authenticationRequest(p store.Payment, a store.Attempt, m store.Merchant, customer store.Customer, entered pci.Entered, browser pci.Browser, page string) pci.AuthenticationRequest {
+	r := pci.AuthenticationRequest{Payment: p.ID, Brand: a.Card.Brand, Amount: p.Amount, Merchant: m.Profile, Browser: browser, NotificationURL: page + "/3ds",
 		Cardholder: pci.Cardholder{Name: entered.Name, Email: customer.Email, Phone: parsePhone(customer.Phone), Billing: billing(customer.Billing)},
 		Preference: p.Wishes.Challenge, Exemption: p.Wishes.Exemption,
 		Agreement: pci.Agreement{Setup: p.Wishes.Setup, Days: p.Wishes.RecurringDays, Instalments: p.Wishes.Instalments}}

@@ -45,7 +45,7 @@ func (s *Server) Method(ctx context.Context, req pci.AuthenticationRequest, noti
 }
 
 // MethodTransID returns the threeDSServerTransID of the threeDSMethodData that an ACS has posted back, empty where there is none.
-func (s *Server) MethodTransID(data string) string {
+func MethodTransID(data string) string {
 	if len(data) > maxMethodData {
 		return ""
 	}

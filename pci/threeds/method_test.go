@@ -76,13 +76,12 @@ func TestAMethodThatNoBrowserMayBeSentToIsNone(t *testing.T) {
 func encoded(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
 
 func TestWhatAnACSPostsBackIsReadStrictly(t *testing.T) {
-	s := &Server{}
-	if got := s.MethodTransID(encoded(`{"threeDSServerTransID":"` + dsTransID + `"}`)); got != dsTransID {
+	if got := MethodTransID(encoded(`{"threeDSServerTransID":"` + dsTransID + `"}`)); got != dsTransID {
 		t.Errorf("%q", got)
 	}
 	for _, data := range []string{"", "e30", "%%%", encoded("{"), encoded(`{"threeDSServerTransID":"x"}`), encoded(`[]`), strings.Repeat("A", 5000),
 		encoded(`{"threeDSServerTransID":"` + dsTransID + `","threeDSServerTransID":"` + acsTransID + `"}`)} {
-		if got := s.MethodTransID(data); got != "" {
+		if got := MethodTransID(data); got != "" {
 			t.Errorf("%q: %q", data, got)
 		}
 	}
@@ -92,7 +91,7 @@ func FuzzMethodData(f *testing.F) {
 	f.Add(encoded(`{"threeDSServerTransID":"` + dsTransID + `"}`))
 	f.Add("e30")
 	f.Fuzz(func(t *testing.T, data string) {
-		if got := (&Server{}).MethodTransID(data); got != "" && !isTransID(got) {
+		if got := MethodTransID(data); got != "" && !isTransID(got) {
 			t.Errorf("%q: %q", data, got)
 		}
 	})
