@@ -72,6 +72,7 @@ type CaptureRequest struct {
 	Authorized   Amount // what was authorized
 	Merchant     Merchant
 	Original     Trace  // of the authorization
+	Stored       bool   // the original was made with a stored card
 	ApprovalCode string // of the authorization
 	Reference    string // [SaleResult.Reference] of the authorization
 	Trace        Trace  // of this capture; the same for its repeats. Its RRN is not used
@@ -86,6 +87,7 @@ type RefundRequest struct {
 	Amount       Amount
 	Merchant     Merchant
 	Original     Trace  // of the sale or authorization
+	Stored       bool   // the original was made with a stored card
 	OriginalMTI  string // "0100" or "0200"; empty means "0200"
 	ApprovalCode string // of the original
 	Reference    string // [SaleResult.Reference] of the original
@@ -104,6 +106,7 @@ type ReversalRequest struct {
 	Amount       Amount
 	Merchant     Merchant
 	Original     Trace  // of what is reversed
+	Stored       bool   // the original was made with a stored card
 	OriginalMTI  string // "0100" or "0200"; empty means "0200"
 	Refund       bool   // the original is a refund
 	ApprovalCode string // of the original, where its approval is known

@@ -49,7 +49,7 @@ func (s *Service) askRefund(ctx context.Context, p store.Payment, a *store.Attem
 	failpoint.Here("before refund")
 	defer failpoint.Here("after refund")
 	return connector.Refund(ctx, pci.RefundRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: m.Amount, Merchant: merchant.Profile,
-		Original: a.Trace, OriginalMTI: mti(p), ApprovalCode: a.ApprovalCode, Reference: a.Reference, Trace: m.Trace, Repeat: repeat})
+		Original: a.Trace, Stored: a.Initiator != "", OriginalMTI: mti(p), ApprovalCode: a.ApprovalCode, Reference: a.Reference, Trace: m.Trace, Repeat: repeat})
 }
 
 // refunded enters that money was given back. p is the payment as it was: nothing else changes it while a refund is open.
@@ -126,7 +126,7 @@ func (s *Service) settleRefund(ctx context.Context, m store.Modification) error 
 func (s *Service) takeBack(ctx context.Context, connector routing.Connector, p store.Payment, a *store.Attempt, merchant store.Merchant, m store.Modification) error {
 	failpoint.Here("before refund reversal")
 	acknowledged, err := connector.Reverse(ctx, pci.ReversalRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: m.Amount,
-		Merchant: merchant.Profile, Original: m.Trace, Refund: true, Reference: a.Reference, Trace: m.Reversal, Repeat: true})
+		Merchant: merchant.Profile, Original: m.Trace, Stored: a.Initiator != "", Refund: true, Reference: a.Reference, Trace: m.Reversal, Repeat: true})
 	failpoint.Here("after refund reversal")
 	if err != nil {
 		return err

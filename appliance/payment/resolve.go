@@ -212,7 +212,7 @@ func (s *Service) reverse(ctx context.Context, a store.Attempt, repeat bool) err
 	defer leave()
 	failpoint.Here("before reversal")
 	acknowledged, err := connector.Reverse(ctx, pci.ReversalRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: p.Amount,
-		Merchant: m.Profile, Original: a.Trace, OriginalMTI: mti(p), Reference: a.Reference, Trace: a.Reversal, Repeat: repeat})
+		Merchant: m.Profile, Original: a.Trace, Stored: a.Initiator != "", OriginalMTI: mti(p), Reference: a.Reference, Trace: a.Reversal, Repeat: repeat})
 	failpoint.Here("after reversal")
 	if err != nil {
 		return err

@@ -107,10 +107,10 @@ func (s *Service) advise(ctx context.Context, m store.Modification, repeat bool)
 	if m.Kind == store.ModificationCapture {
 		event = "payment.captured"
 		acknowledged, err = connector.Capture(ctx, pci.CaptureRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: m.Amount, Authorized: p.Amount,
-			Merchant: merchant.Profile, Original: a.Trace, ApprovalCode: a.ApprovalCode, Reference: a.Reference, Trace: m.Trace, Repeat: repeat})
+			Merchant: merchant.Profile, Original: a.Trace, Stored: a.Initiator != "", ApprovalCode: a.ApprovalCode, Reference: a.Reference, Trace: m.Trace, Repeat: repeat})
 	} else {
 		acknowledged, err = connector.Reverse(ctx, pci.ReversalRequest{Payment: p.ID, Domain: a.Domain, Token: a.Token, Amount: p.Amount,
-			Merchant: merchant.Profile, Original: a.Trace, OriginalMTI: mti(p), ApprovalCode: a.ApprovalCode, Reference: a.Reference, Trace: m.Trace, Repeat: repeat})
+			Merchant: merchant.Profile, Original: a.Trace, Stored: a.Initiator != "", OriginalMTI: mti(p), ApprovalCode: a.ApprovalCode, Reference: a.Reference, Trace: m.Trace, Repeat: repeat})
 	}
 	failpoint.Here("after " + m.Kind)
 	switch {

@@ -33,7 +33,7 @@ func (c *Connector) Capture(ctx context.Context, r pci.CaptureRequest) (acknowle
 	if err != nil {
 		return false, err
 	}
-	q.approval = r.ApprovalCode
+	q.approval, q.stored = r.ApprovalCode, r.Stored
 	if r.Amount != r.Authorized {
 		q.authorized = uint64(r.Authorized.Minor)
 	}

@@ -24,6 +24,6 @@ func (c *Connector) Refund(ctx context.Context, r pci.RefundRequest) (pci.SaleRe
 	if err := c.about(q, r.OriginalMTI, r.Original); err != nil {
 		return unsent, err
 	}
-	q.code, q.approval = refundCode, r.ApprovalCode
+	q.code, q.approval, q.stored = refundCode, r.ApprovalCode, r.Stored
 	return c.once(ctx, q, lend)
 }

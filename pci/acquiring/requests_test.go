@@ -302,6 +302,30 @@ func TestStoredCredentialIsChargedByItsToken(t *testing.T) {
 	}
 }
 
+func TestWhatFollowsAStoredCardSaysSo(t *testing.T) {
+	for stored, want := range map[bool]string{true: "100", false: "010"} {
+		h := newHost(t, agreeable(approving))
+		c := online(t, h)
+		capture, refund, reversal := captureRequest(1), refundRequest(2), reversalRequest(3)
+		capture.Stored, refund.Stored, reversal.Stored = stored, stored, stored
+		if done, err := c.Capture(t.Context(), capture); !done || err != nil {
+			t.Error(done, err)
+		}
+		if got, err := c.Refund(t.Context(), refund); got.Outcome != pci.Approved || err != nil {
+			t.Error(got, err)
+		}
+		if done, err := c.Reverse(t.Context(), reversal); !done || err != nil {
+			t.Error(done, err)
+		}
+		for _, mti := range []string{"0220", "0200", "0400"} {
+			if got := h.received(mti); len(got) != 1 || got[0][22] != want {
+				t.Errorf("%s of a stored card %v: DE 22 %v", mti, stored, got)
+			}
+		}
+		c.stop()
+	}
+}
+
 func TestASeriesNamesTheTransactionOfTheCustomer(t *testing.T) {
 	for told, want := range map[string]string{
 		"6312MCC123456789":               "MCC123456789",

@@ -32,7 +32,7 @@ func (c *Connector) Reverse(ctx context.Context, r pci.ReversalRequest) (acknowl
 	if err != nil {
 		return false, err
 	}
-	q.approval = r.ApprovalCode
+	q.approval, q.stored = r.ApprovalCode, r.Stored
 	if r.Refund {
 		q.code = refundCode
 	}
