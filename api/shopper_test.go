@@ -274,7 +274,7 @@ func TestAStoredCardIsShownAndPaid(t *testing.T) {
 	d.after.State, d.after.ReturnURL = CheckoutPaid, "https://shop.example/return?signature=x"
 	form := "form=f1&browser_width=1920&browser_height=1080&browser_depth=24&browser_tz=-480&browser_language=ms-MY"
 	wantRedirect(t, d.send(t, browser(http.MethodPost, "/checkout/s3cret/stored", form)), d.after.ReturnURL)
-	want := pci.Browser{AcceptHeader: "text/html", UserAgent: "Mozilla/5.0", Language: "ms-MY", IP: "192.0.2.1", JavaScript: true,
+	want := pci.Browser{AcceptHeader: "text/html", AcceptLanguage: "en-MY;q=0.9, ms", UserAgent: "Mozilla/5.0", Language: "ms-MY", IP: "192.0.2.1", JavaScript: true,
 		ScreenWidth: "1920", ScreenHeight: "1080", ColorDepth: "24", TZ: "-480"}
 	if d.took != 0 || len(d.forms) != 1 || d.forms[0] != "f1" || len(d.paid) != 1 || d.paid[0] != want {
 		t.Errorf("took %d, forms %v, paid with %+v", d.took, d.forms, d.paid)

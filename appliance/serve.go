@@ -142,7 +142,7 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 	a.payments = payment.New(payment.Config{
 		Store: n.store, Ledger: n.ledger, Merchants: n.merchants, Origins: mac{n.engine.MAC(n.keys.key(roleOrigin))},
 		Tokens: a.cipher, ThreeDS: a.threeDS, Connectors: a.routes, Cards: a.cards, Outbox: a.webhooks.Wake,
-		PublicURL: cfg.PublicURL, Session: cfg.Checkout.Session, Attempts: cfg.Checkout.Attempts, Challenge: cfg.ThreeDS.Challenge,
+		PublicURL: cfg.PublicURL, Session: cfg.Checkout.Session, Attempts: cfg.Checkout.Attempts, Authorization: cfg.Checkout.Authorization, Challenge: cfg.ThreeDS.Challenge,
 		UnavailableRefuse: cfg.ThreeDS.Unavailable == "refuse", Log: log,
 	})
 	a.settlement = settlement.New(settlement.Config{Store: n.store, Ledger: n.ledger, Quiet: a.payments.Quiet, Trace: a.payments.Trace,

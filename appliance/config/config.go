@@ -117,6 +117,8 @@ type Intake struct {
 type Checkout struct {
 	Session  time.Duration `yaml:"session"`
 	Attempts int           `yaml:"attempts"`
+	// Authorization is how long an authorization waits for its capture before it is voided; 0: for ever.
+	Authorization time.Duration `yaml:"authorization"`
 }
 
 // Limits are requests a second and bursts, by API key and by client address.
@@ -304,6 +306,7 @@ func (c *Config) validate() error {
 	want(c.Intake.Rotate == 0 || c.Intake.Rotate >= time.Minute, "intake.rotate", "0 (in ceremonies only) or at least 1m is wanted")
 	want(c.Intake.Overlap >= c.Checkout.Session, "intake.overlap", "at least checkout.session is wanted: a shopper's page seals to the key that it was shown with")
 	want(c.Checkout.Session >= time.Minute && c.Checkout.Session <= 24*time.Hour, "checkout.session", "1m to 24h are allowed")
+	want(c.Checkout.Authorization == 0 || c.Checkout.Authorization >= time.Hour, "checkout.authorization", "0 (for ever) or at least 1h is wanted")
 	want(c.Checkout.Attempts >= 1 && c.Checkout.Attempts <= 20, "checkout.attempts", "1 to 20 are allowed")
 	want(c.Limits.KeyRate > 0 && c.Limits.KeyBurst > 0, "limits.key_rate, limits.key_burst", "more than 0 is wanted")
 	want(c.Limits.AddressRate > 0 && c.Limits.AddressBurst > 0, "limits.address_rate, limits.address_burst", "more than 0 is wanted")

@@ -314,6 +314,7 @@ var eventTypes = map[string]bool{
 	"payment.captured":           true,
 	"payment.capture_refused":    true,
 	"payment.voided":             true,
+	"payment.withdrawn":          true,
 	"payment.partially_refunded": true,
 	"payment.refunded":           true,
 	"payment.refund_failed":      true,
@@ -332,6 +333,8 @@ func eventName(event string) string {
 	switch event {
 	case "payment.reversed", "payment.resolved_failed":
 		return "payment." + string(api.StatusFailed)
+	case "payment.withdrawn":
+		return "payment." + string(api.StatusVoided)
 	case "payment.resolved_captured":
 		return "payment." + string(api.StatusCaptured)
 	case "payment.restored":

@@ -32,6 +32,7 @@ func TestWhateverHappensAPaymentIsChargedAtMostOnceAndTheLogAgrees(t *testing.T)
 		m := &model{world: newWorld(t, func(c *Config) {
 			c.UnavailableRefuse = rapid.Bool().Draw(t, "refuse when unavailable")
 			soon(c)
+			c.Authorization = 6 * 24 * time.Hour
 		})}
 		m.tried = make(map[string]bool)
 		m.acquirer.ack = true
@@ -56,6 +57,7 @@ func TestWhateverHappensAPaymentIsChargedAtMostOnceAndTheLogAgrees(t *testing.T)
 			"hsm":         m.HSM,
 			"restart":     m.Restart,
 			"later":       m.Later,
+			"days":        m.Days,
 			"":            m.Check,
 		})
 		m.finish()
@@ -386,6 +388,15 @@ func (m *model) Later(t *rapid.T) {
 	if err := m.service.expire(context.Background()); err != nil && !errors.Is(err, ledger.ErrUnavailable) {
 		t.Fatalf("expire: %v", err)
 	}
+}
+
+// Days pass, after which authorizations are given up.
+func (m *model) Days(t *rapid.T) {
+	m.clock.advance(time.Duration(rapid.IntRange(1, 9).Draw(t, "days")) * 24 * time.Hour)
+	if err := m.service.lapse(context.Background()); err != nil && !errors.Is(err, ledger.ErrUnavailable) {
+		t.Fatalf("lapse: %v", err)
+	}
+	m.rest()
 }
 
 // Check is what must hold whatever happened.

@@ -43,9 +43,23 @@ func (s *Service) Capture(ctx context.Context, caller api.Caller, id string, req
 	return s.getOr(ctx, caller, id, err)
 }
 
-// Void implements [api.Payments].
+// Void implements [api.Payments]. What nobody has paid yet is withdrawn, and needs no acquirer.
 func (s *Service) Void(ctx context.Context, caller api.Caller, id, idempotencyKey string) (api.Payment, error) {
-	_, err := s.modify(ctx, caller, change{store.ModificationVoid, id, 0}, idempotencyKey)
+	p, err := s.own(ctx, caller, id)
+	if err != nil {
+		return api.Payment{}, err
+	}
+	c := change{store.ModificationVoid, id, 0}
+	if unpaid(p) {
+		first, err := s.firstOf(ctx, caller, c, idempotencyKey)
+		if err == nil {
+			err = s.withdraw(ctx, caller, id, first)
+		}
+		if !errors.Is(err, errBegun) && !errors.Is(err, errRepeat) {
+			return s.getOr(ctx, caller, id, translate(err))
+		}
+	}
+	_, err = s.modify(ctx, caller, c, idempotencyKey)
 	return s.getOr(ctx, caller, id, err)
 }
 
@@ -78,30 +92,48 @@ func (s *Service) modify(ctx context.Context, caller api.Caller, c change, idemp
 	if _, err := s.own(ctx, caller, c.Payment); err != nil {
 		return store.Modification{}, err
 	}
-	first := store.Idempotent{MerchantID: caller.MerchantID, Key: idempotencyKey, CreatedAt: s.cfg.Now()}
+	first, err := s.firstOf(ctx, caller, c, idempotencyKey)
+	if err != nil {
+		return store.Modification{}, translate(err)
+	}
 	if idempotencyKey != "" {
-		var err error
-		if first.RequestMAC, err = s.requestMAC(ctx, c); err != nil {
-			return store.Modification{}, translate(err)
-		}
 		if answer, done, err := s.repeat(ctx, first); done {
 			return s.ended(ctx, c.Payment, answer, err)
 		}
 	}
-	leave, err := s.enterFor(ctx, c.Payment)
-	if err != nil {
-		return store.Modification{}, err
-	}
-	m, err := s.announce(ctx, caller, c, first)
-	if err != nil {
-		leave()
-	}
+	m, err := s.begin(ctx, party{"key:" + caller.KeyID, caller.Origin}, c, first)
 	if errors.Is(err, errRepeat) {
 		answer, _, err := s.repeat(ctx, first)
 		return s.ended(ctx, c.Payment, answer, err)
 	}
 	if err != nil {
 		return store.Modification{}, translate(err)
+	}
+	return s.ended(ctx, c.Payment, m.ID, nil)
+}
+
+// firstOf is what is kept of a request under an idempotency key, which may be empty.
+func (s *Service) firstOf(ctx context.Context, caller api.Caller, c change, idempotencyKey string) (first store.Idempotent, err error) {
+	first = store.Idempotent{MerchantID: caller.MerchantID, Key: idempotencyKey, CreatedAt: s.cfg.Now()}
+	if idempotencyKey != "" {
+		first.RequestMAC, err = s.requestMAC(ctx, c)
+	}
+	return first, err
+}
+
+// party is who asks for a change, as entries name them.
+type party struct{ actor, origin string }
+
+// begin announces a change and has it sent.
+func (s *Service) begin(ctx context.Context, by party, c change, first store.Idempotent) (store.Modification, error) {
+	leave, err := s.enterFor(ctx, c.Payment)
+	if err != nil {
+		return store.Modification{}, err
+	}
+	m, err := s.announce(ctx, by, c, first)
+	if err != nil {
+		leave()
+		return m, err
 	}
 	failpoint.Here("after " + kinds[c.Kind].announced)
 	s.notify(c.Payment)
@@ -115,7 +147,7 @@ func (s *Service) modify(ctx context.Context, caller api.Caller, c change, idemp
 		leave()
 		s.land(m.ID)
 	}
-	return s.ended(ctx, c.Payment, m.ID, nil)
+	return m, nil
 }
 
 // enterFor waits while the connector of a payment is kept at rest. The caller calls leave when what it sends is entered.
@@ -134,7 +166,7 @@ func (s *Service) enterFor(ctx context.Context, id string) (leave func(), err er
 }
 
 // announce commits a modification with its signed entry. The caller sends it, and lands it when that is done.
-func (s *Service) announce(ctx context.Context, caller api.Caller, c change, first store.Idempotent) (store.Modification, error) {
+func (s *Service) announce(ctx context.Context, by party, c change, first store.Idempotent) (store.Modification, error) {
 	m := store.Modification{ID: newID(kinds[c.Kind].prefix), PaymentID: c.Payment, Kind: c.Kind, Status: store.ModificationPending}
 	first.Answer = m.ID
 	s.takeOff(m.ID) // before the queue can see it
@@ -160,7 +192,7 @@ func (s *Service) announce(ctx context.Context, caller api.Caller, c change, fir
 			return err
 		}
 		m.CreatedAt = s.cfg.Now()
-		return s.put(tx, &m, p, a, kinds[c.Kind].announced, "key:"+caller.KeyID, caller.Origin, ledger.Success)
+		return s.put(tx, &m, p, a, kinds[c.Kind].announced, by.actor, by.origin, ledger.Success)
 	})
 	if err != nil {
 		s.land(m.ID)
@@ -257,7 +289,7 @@ func (s *Service) put(tx *ledger.Tx, m *store.Modification, p store.Payment, a *
 
 // ended returns a modification when it has, or as it stands when patience or ctx is over.
 func (s *Service) ended(ctx context.Context, paymentID, id string, err error) (store.Modification, error) {
-	if err != nil {
+	if err != nil || id == paymentID { // which was withdrawn: there is no modification
 		return store.Modification{}, err
 	}
 	patience := time.NewTimer(s.cfg.Patience)

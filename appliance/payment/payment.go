@@ -81,6 +81,7 @@ type Config struct {
 	PublicURL         string
 	Session           time.Duration // how long a shopper may take
 	Attempts          int           // cards tried on one payment
+	Authorization     time.Duration // how long after a shopper's session an authorization waits for its capture, and is voided then; 0: for ever
 	Challenge         time.Duration // how long a shopper may take at the issuer
 	Method            time.Duration // how long the 3DS Method and the pages around it may take; 0: 13 s
 	Patience          time.Duration // how long a capture, void or refund waits for the acquirer before it is answered as it stands; 0: 5 s

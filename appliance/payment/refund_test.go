@@ -137,7 +137,7 @@ func TestARefundOfUnknownOutcomeIsReversedAndHasFailed(t *testing.T) {
 func TestAnAnnouncedRefundOfADeadProcessIsReversedNotSent(t *testing.T) {
 	w := in(t, nil)
 	id := w.sold()
-	m, err := w.service.announce(t.Context(), own, change{store.ModificationRefund, id, 0}, store.Idempotent{})
+	m, err := w.service.announce(t.Context(), party{"key:k", "local"}, change{store.ModificationRefund, id, 0}, store.Idempotent{})
 	if err != nil {
 		t.Fatal(err)
 	}

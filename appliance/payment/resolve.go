@@ -110,6 +110,9 @@ func (s *Service) Run(ctx context.Context) {
 			if err := s.expire(ctx); err != nil {
 				s.cfg.Log.ErrorContext(ctx, "payments could not be ended at their time", "error", err)
 			}
+			if err := s.lapse(ctx); err != nil {
+				s.cfg.Log.ErrorContext(ctx, "authorizations could not be voided at their time", "error", err)
+			}
 		case <-ctx.Done():
 		}
 	}

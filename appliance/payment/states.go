@@ -49,6 +49,8 @@ var transitions = []struct {
 	{api.StatusPartiallyRefunded, "payment.refund_indeterminate", api.StatusPartiallyRefunded},
 	{api.StatusPartiallyRefunded, "payment.refund_failed", api.StatusPartiallyRefunded},
 	{api.StatusCreated, "payment.expired", api.StatusExpired},
+	{api.StatusCreated, "payment.withdrawn", api.StatusVoided}, // by its merchant, before anybody has paid
+	{api.StatusDeclined, "payment.withdrawn", api.StatusVoided},
 	{api.StatusCreated, "payment.restored", api.StatusIndeterminate}, // from a copy: it may have been paid since
 	{api.StatusDeclined, "payment.restored", api.StatusIndeterminate},
 	{api.StatusAuthenticating, "payment.restored", api.StatusIndeterminate},

@@ -86,6 +86,7 @@ var events = map[string]event{
 	"payment.refund_requested": {apiActivity, updated}, "payment.partially_refunded": {apiActivity, updated}, "payment.refunded": {apiActivity, updated},
 	"settlement.requested": {entityManagement, viewed}, "settlement.balanced": {entityManagement, viewed},
 	"settlement.out_of_balance": {entityManagement, viewed},
+	"payment.withdrawn":         {apiActivity, updated},
 	"payment.card_chosen":       {apiActivity, updated}, "payment.failed": {apiActivity, updated},
 	"payment.refund_indeterminate": {apiActivity, updated}, "payment.refund_failed": {apiActivity, updated},
 }

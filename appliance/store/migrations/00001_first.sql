@@ -54,7 +54,7 @@ CREATE TABLE payments (
     updated_at   TEXT NOT NULL
 ) STRICT;
 CREATE INDEX payments_by_merchant ON payments (merchant_id, id DESC);
-CREATE INDEX payments_unfinished ON payments (status, expires_at) WHERE status IN ('created', 'authenticating', 'authorizing', 'indeterminate', 'declined');
+CREATE INDEX payments_unfinished ON payments (status, expires_at) WHERE status IN ('created', 'authenticating', 'authorizing', 'authorized', 'indeterminate', 'declined');
 
 -- What belongs to people. Never covered by an entry, so that it can be deleted.
 CREATE TABLE customers (
