@@ -126,9 +126,6 @@ func (a Additional) layout(spec *iso8583.Spec) (layout, error) {
 	return out, nil
 }
 
-// maxNetworkID is the longest identifier of a transaction that is kept, in characters.
-const maxNetworkID = 36
-
 // networkID reads the scheme's identifier of the transaction. What could be a card number is dropped: an identifier is looked
 // for where a host may as well echo what it was sent.
 func (l layout) networkID(m *iso8583.Message) string {
@@ -137,23 +134,10 @@ func (l layout) networkID(m *iso8583.Message) string {
 	}
 	value := m.Subelement(l.field, l.networkTag)
 	// Looked at where it is: a copy of what is a card number after all could not be wiped.
-	if !isNetworkID(unsafe.String(unsafe.SliceData(value), len(value))) { //nolint:gosec // of the slice's own length, and not kept
+	if !pci.IsNetworkID(unsafe.String(unsafe.SliceData(value), len(value))) { //nolint:gosec // of the slice's own length, and not kept
 		return ""
 	}
 	return string(value)
-}
-
-// isNetworkID accepts 1 to 36 letters and digits that are no card number.
-func isNetworkID(id string) bool {
-	if len(id) > maxNetworkID {
-		return false
-	}
-	for _, c := range []byte(id) {
-		if (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'z') {
-			return false
-		}
-	}
-	return id != "" && !pci.LooksLikePAN(id)
 }
 
 // isPrivateText reports whether a field may carry whatever two parties agree on, and is wiped where it is read.

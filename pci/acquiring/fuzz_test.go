@@ -40,7 +40,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		c.functionOf(m.Text(c.functionField()))
 		a := layout{field: 48, networkTag: "63"}.answerOf(m)
-		if len(a.networkID) > maxNetworkID || pci.LooksLikePAN(a.networkID) {
+		if len(a.networkID) > pci.MaxNetworkID || pci.LooksLikePAN(a.networkID) {
 			t.Fatalf("network id %q", a.networkID)
 		}
 		if len(a.mti) != 4 || len(a.code) > 2 {

@@ -47,7 +47,7 @@ func (c *Connector) sell(ctx context.Context, k kind, r pci.SaleRequest) (pci.Sa
 
 // cardOf finds the card to charge: a stored credential or one in custody.
 func (c *Connector) cardOf(q *request, r pci.SaleRequest) (lender, error) {
-	if r.NetworkID != "" && (r.Initiator != pci.ByMerchant || !isNetworkID(r.NetworkID)) {
+	if r.NetworkID != "" && (r.Initiator != pci.ByMerchant || !pci.IsNetworkID(r.NetworkID)) {
 		return nil, errors.New("acquiring: an earlier transaction is named by 1 to 36 letters and digits, by merchants only")
 	}
 	q.earlier = r.NetworkID

@@ -3,6 +3,9 @@ package stripe
 import (
 	"regexp"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
 	"github.com/finterra/finpay/pci"
 )
 
@@ -16,6 +19,25 @@ type intent struct {
 	Currency       string            `json:"currency"` // lower case
 	Created        int64             `json:"created"`  // Unix time, Stripe's clock
 	Metadata       map[string]string `json:"metadata"`
+	LatestCharge   jsontext.Value    `json:"latest_charge"` // its id, or the charge where it was asked for
+}
+
+// networkID returns the scheme's identifier of the transaction, empty where Stripe does not tell it.
+func (i intent) networkID() string {
+	var charge struct {
+		PaymentMethodDetails struct {
+			Card struct {
+				NetworkTransactionID string `json:"network_transaction_id"`
+			} `json:"card"`
+		} `json:"payment_method_details"`
+	}
+	if i.LatestCharge.Kind() != '{' || json.Unmarshal(i.LatestCharge, &charge) != nil {
+		return ""
+	}
+	if id := charge.PaymentMethodDetails.Card.NetworkTransactionID; pci.IsNetworkID(id) {
+		return id
+	}
+	return ""
 }
 
 // Statuses of a PaymentIntent (https://docs.stripe.com/payments/paymentintents/lifecycle).

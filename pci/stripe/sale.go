@@ -127,6 +127,7 @@ func intentForm(r pci.SaleRequest, method, capture string) (*form, error) {
 	f.text("confirm", "true")
 	f.text("capture_method", capture)
 	f.text("error_on_requires_action", "true")
+	f.text("expand[0]", "latest_charge") // which has the scheme's identifier
 	if r.Initiator == pci.ByMerchant {
 		f.text("off_session", "true")
 	}
@@ -186,7 +187,7 @@ func (c *Connector) verdict(r pci.SaleRequest, made intent, approved string) (pc
 	if made.Status != approved || approved == intentSucceeded && made.AmountReceived != r.Amount.Minor {
 		return unknown, fmt.Errorf("stripe: the payment intent is %s", shown(made.Status))
 	}
-	return pci.SaleResult{Outcome: pci.Approved, ResponseCode: "00", Reference: made.ID}, nil
+	return pci.SaleResult{Outcome: pci.Approved, ResponseCode: "00", Reference: made.ID, NetworkID: made.networkID()}, nil
 }
 
 // of reports whether a payment intent was made for a sale.

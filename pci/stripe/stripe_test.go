@@ -121,6 +121,9 @@ func TestASaleIsAPaymentMethodAndAConfirmedIntent(t *testing.T) {
 	a := open(t, good, nil)
 	r := saleRequest()
 	result := a.sold(r)
+	if result.NetworkID != "NET"+result.Reference[3:] {
+		t.Errorf("network id %q of %q", result.NetworkID, result.Reference)
+	}
 	if result.ResponseCode != "00" || !isID("pi", result.Reference) || a.peer.Moved() != 1250 {
 		t.Errorf("%+v, %d moved", result, a.peer.Moved())
 	}

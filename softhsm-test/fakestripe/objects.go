@@ -88,7 +88,13 @@ func (s *Server) makeIntent(form url.Values) (int, map[string]any) {
 	if i.Capture != "manual" {
 		i.Status, i.Received = "succeeded", i.Amount
 	}
-	return http.StatusOK, i.show()
+	shown := i.show()
+	shown["latest_charge"] = "ch_" + i.ID[3:]
+	if form.Get("expand[0]") == "latest_charge" {
+		shown["latest_charge"] = map[string]any{"id": "ch_" + i.ID[3:], "object": "charge",
+			"payment_method_details": map[string]any{"type": "card", "card": map[string]any{"network_transaction_id": "NET" + i.ID[3:]}}}
+	}
+	return http.StatusOK, shown
 }
 
 func (i *Intent) show() map[string]any {
