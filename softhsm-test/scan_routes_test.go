@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -27,6 +28,10 @@ var routes = []route{
 	{name: "page, sealed, challenge", sealed: true, ride: func(r *ride) { r.paysSealed(r.known("4539123456789017"), api.StatusCaptured) }},
 	{name: "page, sealed, declined", sealed: true, ride: func(r *ride) { r.paysSealed(r.known("4539050505050507"), api.StatusDeclined) }},
 	{name: "page, sealed, refused by 3-D Secure", sealed: true, ride: func(r *ride) { r.paysSealed(r.known("4539787878787872"), api.StatusDeclined) }},
+	{name: "page, sealed, soft decline, challenge, second sale", sealed: true, ride: func(r *ride) { r.paysSealed(r.known("4539656565656569"), api.StatusCaptured) }},
+	{name: "a stored card, by the customer and by the merchant", sealed: true, ride: (*ride).stored},
+	{name: "a stored card of a known number, challenged", sealed: true, ride: (*ride).storedAndChallenged},
+	{name: "captured, voided and refunded by the token", sealed: true, ride: (*ride).modified},
 	{name: "page, sealed, timed out and reversed", sealed: true, ride: func(r *ride) { r.paysSealed(r.known("4539686868686864"), api.StatusFailed) }},
 	{name: "page, sealed, with errors", sealed: true, ride: (*ride).sealedWithErrors},
 	{name: "API, one card, open", ride: (*ride).openOne},
@@ -63,6 +68,44 @@ func (r *ride) paysSealed(number string, want api.Status) {
 
 // newest is the payment that was created last.
 func (r *ride) newest() string { return r.payments()[0].ID }
+
+// stored pays with a card, and then with its token: the number is made of it anew for each message.
+func (r *ride) stored() {
+	r.paysSealed(r.card(), api.StatusCaptured)
+	r.paysAgain(false)
+}
+
+func (r *ride) storedAndChallenged() {
+	r.paysSealed(r.known("4539123456789017"), api.StatusCaptured)
+	r.paysAgain(true)
+}
+
+func (r *ride) paysAgain(challenge bool) {
+	r.t.Helper()
+	first := r.payment(r.newest())
+	p := r.again(first.Token, fmt.Sprintf(`"return_url":%q`, r.shopURL()+"/return"))
+	if _, challenged, err := r.shop.PayStored(r.t.Context(), p.CheckoutURL); err != nil || challenged != challenge {
+		r.t.Fatal(challenged, err)
+	}
+	if got := r.settled(p.ID); got.Status != api.StatusCaptured {
+		r.t.Errorf("by the customer: %s", got.Status)
+	}
+	if own := r.again(first.Token, fmt.Sprintf(`"initiator":"merchant","original":%q`, first.ID)); own.Status != api.StatusCaptured {
+		r.t.Errorf("by the merchant: %s", own.Status)
+	}
+}
+
+// modified has a merchant do all that follows a sale.
+func (r *ride) modified() {
+	r.paysSealed(r.card(), api.StatusCaptured)
+	token := r.payment(r.newest()).Token
+	r.system.modify(r.newest(), "refunds", `{"amount":100}`)
+	original := r.newest()
+	for _, what := range []string{"capture", "void"} {
+		p := r.again(token, fmt.Sprintf(`"initiator":"merchant","original":%q,"capture":"manual"`, original))
+		r.system.modify(p.ID, what, "{}")
+	}
+}
 
 func (r *ride) sealedWithErrors() {
 	id, link := r.buy()
