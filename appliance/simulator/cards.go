@@ -3,7 +3,7 @@
 //
 // It runs as a process of its own, since it sees PANs by design. Nothing here is part of the appliance's card
 // data environment, and nothing here may be reachable from a production network. How a counterparty behaves is
-// chosen by the card: see [Cards].
+// chosen by the card: see [Cards]. What no card can say is told to it while it runs: see [Behaviour].
 package simulator
 
 // Card is a published test card and what it makes the counterparties do.
