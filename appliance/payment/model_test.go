@@ -265,7 +265,7 @@ func (m *model) inHand() (n int) {
 
 func (m *model) ChallengeDone(t *rapid.T) {
 	id := m.any(t)
-	result := rapid.SampledFrom([]pci.Authentication{yes, yes, no, {Outcome: pci.AuthenticationDown, TransStatus: "U"}}).Draw(t, "result")
+	result := rapid.SampledFrom([]pci.Authentication{yes, yes, no, {Outcome: pci.AuthenticationDown, TransStatus: "U", ServerTransID: "server"}}).Draw(t, "result")
 	open := m.service.openChallenge(id) != nil
 	for i := range rapid.IntRange(1, 2).Draw(t, "times") {
 		err := m.service.ChallengeDone(context.Background(), id, result)
