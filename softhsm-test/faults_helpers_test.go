@@ -7,18 +7,37 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/config"
 	"github.com/finterra/finpay/appliance/simulator"
 )
 
 // unlimited lets a test ask as often as it likes.
 var unlimited = []setting{{"key_rate: 200", "key_rate: 100000"}, {"key_burst: 400", "key_burst: 100000"},
 	{"address_rate: 20", "address_rate: 100000"}, {"address_burst: 60", "address_burst: 100000"}}
+
+// change changes the configuration before the first start.
+func (s *system) change(from, to string) {
+	s.t.Helper()
+	file := filepath.Join(s.cfg.State(), config.FileName)
+	text, err := os.ReadFile(file)
+	if err != nil || !bytes.Contains(text, []byte(from)) {
+		s.t.Fatalf("%q is not in the configuration: %v", from, err)
+	}
+	if err := os.WriteFile(file, bytes.Replace(text, []byte(from), []byte(to), 1), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	if s.cfg, err = config.Load("", s.cfg.State()); err != nil {
+		s.t.Fatal(err)
+	}
+}
 
 // behave tells a counterparty (/acquirer, /ds, /acs) what goes wrong from now on, whatever the card, and returns what did before.
 func (s *system) behave(who string, fault simulator.Fault) (before simulator.Behaviour) {
