@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -65,16 +67,22 @@ func (s *system) newHook(t testing.TB, answer http.HandlerFunc) *hook {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	h.server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	h.server.Config.ErrorLog = log.New(io.Discard, "", 0) // of connections that end with a server that is killed
 	h.server.StartTLS()
 	t.Cleanup(h.server.Close)
 	_, port, _ := net.SplitHostPort(h.server.Listener.Addr().String())
-	admin := regexp.MustCompile(`fp_test_\S+`).FindString(s.command("api-key", "create", "--scopes", "admin"))
-	status, body := s.call("POST", "/v1/webhook-endpoints", fmt.Sprintf(`{"url":"https://localhost:%s/hook"}`, port), "Authorization", "Bearer "+admin)
+	status, body := s.call("POST", "/v1/webhook-endpoints", fmt.Sprintf(`{"url":"https://localhost:%s/hook"}`, port), "Authorization", "Bearer "+s.admin())
 	if status != http.StatusCreated {
 		t.Fatalf("%d %s", status, body)
 	}
 	h.id = decode[api.Endpoint](t, body).ID
 	return h
+}
+
+// admin makes an API key that may change endpoints.
+func (s *system) admin() string {
+	s.t.Helper()
+	return regexp.MustCompile(`fp_test_\S+`).FindString(s.command("api-key", "create", "--scopes", "admin"))
 }
 
 // events are all of the merchant's, newest first.

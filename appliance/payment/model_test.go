@@ -253,10 +253,14 @@ func (m *model) rest() {
 	})
 }
 
-// inHand counts the payments whose attempt may still have its card.
+// inHand counts the payments whose attempt may still have its card. One that was declined softly has not: to count it would hide
+// another card that is on its way to the payment.
 func (m *model) inHand() (n int) {
 	for _, id := range m.payments {
-		if m.acquirer.holds(id) || m.service.openChallenge(id) != nil {
+		if !m.acquirer.holds(id) && m.service.openChallenge(id) == nil {
+			continue
+		}
+		if p := m.payment(id); p.Attempts == 0 || m.attempt(id, p.Attempts).SoftDecline == "" {
 			n++
 		}
 	}
