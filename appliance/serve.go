@@ -19,6 +19,7 @@ import (
 	"github.com/finterra/finpay/appliance/auditor"
 	"github.com/finterra/finpay/appliance/config"
 	"github.com/finterra/finpay/appliance/control"
+	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/payment"
 	"github.com/finterra/finpay/appliance/routing"
@@ -137,7 +138,7 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 		return nil, fmt.Errorf("webhooks.ca: %w", err)
 	}
 	a.webhooks = webhook.New(webhook.Config{Store: n.store, Ledger: n.ledger, Secrets: n.merchants, AllowPrivate: cfg.Webhooks.AllowPrivate,
-		Roots: roots, Timeout: cfg.Webhooks.Timeout, Log: log})
+		Roots: roots, Timeout: cfg.Webhooks.Timeout, Now: func() time.Time { return time.Now().Add(failpoint.Ahead()) }, Log: log})
 	a.events = n.endpoints(cfg, a.webhooks.Wake)
 	a.payments = payment.New(payment.Config{
 		Store: n.store, Ledger: n.ledger, Merchants: n.merchants, Origins: mac{n.engine.MAC(n.keys.key(roleOrigin))},

@@ -119,7 +119,7 @@ func equipShop(ctx context.Context, cfg config.Config) error {
 }
 
 // cardsPrinted is how many test cards a terminal has the room for.
-const cardsPrinted = 22
+const cardsPrinted = 23
 
 // printCards lists the first test cards.
 func printCards(w io.Writer) {

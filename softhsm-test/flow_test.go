@@ -142,7 +142,7 @@ func wantStatus(card simulator.Card) api.Status {
 		return api.StatusDeclined
 	}
 	switch card.Acquirer {
-	case simulator.Approve, simulator.Twice, simulator.CaptureLost, simulator.RefundRefused, simulator.RefundSilent, simulator.SoftDecline:
+	case simulator.Approve, simulator.Twice, simulator.CaptureLost, simulator.CaptureRefused, simulator.RefundRefused, simulator.RefundSilent, simulator.SoftDecline:
 		return api.StatusCaptured
 	case simulator.Silent, simulator.Late, simulator.HangUp, simulator.NoAnswer:
 		return api.StatusFailed

@@ -2,6 +2,7 @@ package softhsmtest_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -194,7 +195,18 @@ func (p *process) stop() {
 // until polls a condition for as long as a person would wait.
 func (s *system) until(what string, holds func() bool) {
 	s.t.Helper()
-	deadline := time.After(20 * time.Second)
+	s.within(20*time.Second, what, holds)
+}
+
+// patiently is until, for what is tried again after minutes.
+func (s *system) patiently(what string, holds func() bool) {
+	s.t.Helper()
+	s.within(3*time.Minute, what, holds)
+}
+
+func (s *system) within(limit time.Duration, what string, holds func() bool) {
+	s.t.Helper()
+	deadline := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !holds() {
@@ -256,7 +268,16 @@ func (s *system) call(method, path, body string, header ...string) (int, []byte)
 }
 
 func (s *system) try(client *http.Client, method, path, body string, header ...string) (int, []byte, error) {
-	request, err := http.NewRequestWithContext(s.t.Context(), method, s.cfg.PublicURL+path, strings.NewReader(body))
+	return s.tryWithin(s.t.Context(), client, method, path, body, header...)
+}
+
+// do is a request of one who gives up when ctx ends.
+func (s *system) do(ctx context.Context, method, path, body string, header ...string) (int, []byte, error) {
+	return s.tryWithin(ctx, s.client, method, path, body, header...)
+}
+
+func (s *system) tryWithin(ctx context.Context, client *http.Client, method, path, body string, header ...string) (int, []byte, error) {
+	request, err := http.NewRequestWithContext(ctx, method, s.cfg.PublicURL+path, strings.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}

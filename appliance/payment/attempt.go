@@ -16,8 +16,9 @@ import (
 // challenge is an attempt that waits for the issuer's word. It lives in memory, like the card it is about: after
 // a restart both are gone and the shopper is asked again.
 type challenge struct {
-	issuer pci.Challenge
-	result chan pci.Authentication // room for the one result
+	transID string // threeDSServerTransID
+	issuer  pci.Challenge
+	result  chan pci.Authentication // room for the one result
 }
 
 var (
@@ -42,10 +43,14 @@ func (s *Service) closeChallenge(paymentID string) {
 func (s *Service) ChallengeDone(_ context.Context, paymentID string, result pci.Authentication) error {
 	s.mu.Lock()
 	c := s.challenges[paymentID]
-	delete(s.challenges, paymentID)
+	if c != nil && c.transID == result.ServerTransID { // and not that of a card whose attempt is over
+		delete(s.challenges, paymentID)
+	} else {
+		c = nil
+	}
 	s.mu.Unlock()
 	if c == nil {
-		return fmt.Errorf("payment %s waits for no challenge: %w", paymentID, pci.ErrGone)
+		return fmt.Errorf("payment %s does not wait for this challenge: %w", paymentID, pci.ErrGone)
 	}
 	failpoint.Here("after challenge")
 	c.result <- result
@@ -144,7 +149,7 @@ func (s *Service) mayAuthorize(outcome pci.AuthenticationOutcome) bool {
 
 // challenge sends the shopper to the issuer and waits for the issuer's word.
 func (s *Service) challenge(ctx context.Context, p *store.Payment, a *store.Attempt, result pci.Authentication) (pci.Authentication, error) {
-	c := &challenge{issuer: *result.Challenge, result: make(chan pci.Authentication, 1)}
+	c := &challenge{transID: result.ServerTransID, issuer: *result.Challenge, result: make(chan pci.Authentication, 1)}
 	if err := s.step(ctx, p, a, "payment.challenged", ledger.Success, nil); err != nil {
 		return pci.Authentication{}, err
 	}

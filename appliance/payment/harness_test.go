@@ -586,8 +586,8 @@ func (i *issuer) requests() []pci.AuthenticationRequest {
 }
 
 var (
-	yes = pci.Authentication{Outcome: pci.Authenticated, TransStatus: "Y", ECI: "05"}
-	no  = pci.Authentication{Outcome: pci.AuthenticationNo, TransStatus: "N"}
+	yes = pci.Authentication{Outcome: pci.Authenticated, TransStatus: "Y", ECI: "05", ServerTransID: "server"}
+	no  = pci.Authentication{Outcome: pci.AuthenticationNo, TransStatus: "N", ServerTransID: "server"}
 )
 
 // booking is a sale or an authorization as the acquirer knows it.

@@ -255,10 +255,14 @@ func (m *model) rest() {
 	})
 }
 
-// inHand counts the payments whose attempt may still have its card.
+// inHand counts the payments whose attempt may still have its card. One that was declined softly has not: to count it would hide
+// another card that is on its way to the payment.
 func (m *model) inHand() (n int) {
 	for _, id := range m.payments {
-		if m.acquirer.holds(id) || m.service.openChallenge(id) != nil {
+		if !m.acquirer.holds(id) && m.service.openChallenge(id) == nil {
+			continue
+		}
+		if p := m.payment(id); p.Attempts == 0 || m.attempt(id, p.Attempts).SoftDecline == "" {
 			n++
 		}
 	}
@@ -267,7 +271,7 @@ func (m *model) inHand() (n int) {
 
 func (m *model) ChallengeDone(t *rapid.T) {
 	id := m.any(t)
-	result := rapid.SampledFrom([]pci.Authentication{yes, yes, no, {Outcome: pci.AuthenticationDown, TransStatus: "U"}}).Draw(t, "result")
+	result := rapid.SampledFrom([]pci.Authentication{yes, yes, no, {Outcome: pci.AuthenticationDown, TransStatus: "U", ServerTransID: "server"}}).Draw(t, "result")
 	open := m.service.openChallenge(id) != nil
 	for i := range rapid.IntRange(1, 2).Draw(t, "times") {
 		err := m.service.ChallengeDone(context.Background(), id, result)

@@ -170,6 +170,7 @@ func (s *Service) announce(ctx context.Context, by party, c change, first store.
 	m := store.Modification{ID: newID(kinds[c.Kind].prefix), PaymentID: c.Payment, Kind: c.Kind, Status: store.ModificationPending}
 	first.Answer = m.ID
 	s.takeOff(m.ID) // before the queue can see it
+	failpoint.Here("before " + kinds[c.Kind].announced)
 	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		if err := once(tx, first); err != nil {
 			return err

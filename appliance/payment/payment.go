@@ -40,6 +40,7 @@ import (
 	"time"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/merchant"
 	"github.com/finterra/finpay/appliance/routing"
@@ -174,6 +175,7 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 	if err != nil {
 		return api.Payment{}, err
 	}
+	failpoint.Here("before payment.created")
 	_, err = s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		if idempotencyKey != "" {
 			if _, err := tx.Idempotent(m.ID, idempotencyKey); err == nil {
@@ -219,6 +221,7 @@ func (s *Service) Create(ctx context.Context, caller api.Caller, request api.Cre
 	if err != nil {
 		return api.Payment{}, translate(err)
 	}
+	failpoint.Here("after payment.created")
 	if collected != nil {
 		s.collect(ctx, p, *collected)
 	}

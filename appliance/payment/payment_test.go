@@ -109,7 +109,7 @@ func TestAChallengeIsDecidedByTheIssuerAlone(t *testing.T) {
 	}{
 		"yes":               {yes, api.StatusCaptured},
 		"no":                {no, api.StatusDeclined},
-		"another challenge": {pci.Authentication{Outcome: pci.ChallengeRequired, TransStatus: "C"}, api.StatusDeclined},
+		"another challenge": {pci.Authentication{Outcome: pci.ChallengeRequired, TransStatus: "C", ServerTransID: "server"}, api.StatusDeclined},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := in(t, nil)
@@ -145,6 +145,30 @@ func TestAResultForNoChallengeIsRefused(t *testing.T) {
 		}
 	}
 	w.wantStatus(id, api.StatusCreated)
+}
+
+// The issuer of a card whose attempt is over may tell its result while another card's challenge is open.
+func TestAResultOfAnotherChallengeDecidesNothing(t *testing.T) {
+	w := in(t, nil)
+	id, secret := w.create()
+	w.paid(secret, card{issuer: pci.ChallengeRequired})
+	for _, earlier := range []pci.Authentication{yes, no} {
+		earlier.ServerTransID = "earlier"
+		if err := w.service.ChallengeDone(t.Context(), id, earlier); !errors.Is(err, pci.ErrGone) {
+			t.Errorf("%s: %v", earlier.TransStatus, err)
+		}
+	}
+	if v, err := w.service.View(t.Context(), secret); err != nil || v.State != api.CheckoutChallenge {
+		t.Errorf("%s, %v", v.State, err)
+	}
+	if err := w.service.ChallengeDone(t.Context(), id, yes); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.service.Await(t.Context(), secret); err != nil {
+		t.Fatal(err)
+	}
+	w.wantStatus(id, api.StatusCaptured)
+	w.agree(id)
 }
 
 func TestAShopperWhoNeverComesBackFromTheIssuerIsNotCharged(t *testing.T) {

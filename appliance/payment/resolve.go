@@ -234,6 +234,7 @@ func (s *Service) expire(ctx context.Context) error {
 		return err
 	}
 	for _, p := range late {
+		failpoint.Here("before payment.expired")
 		_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 			now := s.cfg.Now()
 			current, err := tx.Payment(p.ID)
@@ -253,6 +254,7 @@ func (s *Service) expire(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		failpoint.Here("after payment.expired")
 		s.notify(p.ID)
 	}
 	return nil

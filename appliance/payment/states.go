@@ -59,6 +59,22 @@ var transitions = []struct {
 	{api.StatusIndeterminate, "payment.resolved_failed", api.StatusFailed},
 }
 
+// Transition is one arrow of the state machine.
+type Transition struct {
+	From  api.Status // empty: there is no payment yet
+	Event string     // the type of the ledger's entry; the failpoints around its commit are "before" and "after" it
+	To    api.Status
+}
+
+// Transitions returns the whole state machine.
+func Transitions() []Transition {
+	all := make([]Transition, len(transitions))
+	for i, t := range transitions {
+		all[i] = Transition{t.from, t.event, t.to}
+	}
+	return all
+}
+
 // move changes the payment's status by an event, or says that the event has no place there.
 func move(p *store.Payment, event string) error {
 	for _, t := range transitions {

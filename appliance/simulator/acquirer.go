@@ -37,8 +37,9 @@ type AcquirerOptions struct {
 // Other types of messages and functions are answered with response code 12, messages that lack a field with 30; what
 // is no message closes the connection. Logs carry nothing of a message's content.
 type AcquirerHost struct {
-	options AcquirerOptions
-	books   books
+	options   AcquirerOptions
+	books     books
+	behaviour behaviour
 }
 
 // NewAcquirerHost returns a host with empty books.
@@ -52,30 +53,56 @@ func NewAcquirerHost(options AcquirerOptions) *AcquirerHost {
 	if options.LateAfter == 0 {
 		options.LateAfter = DefaultLateAfter
 	}
-	return &AcquirerHost{options: options, books: newBooks()}
+	return &AcquirerHost{options: options, books: newBooks(), behaviour: behaviour{faults: acquirerFaults}}
 }
 
 // Serve accepts connections until ctx ends, then closes the listener and all connections, and returns nil when every
-// goroutine has ended. If the listener fails before, its error is returned.
+// goroutine has ended. If the listener fails before, its error is returned. While it is [Refusing] the listener is closed; then
+// another one takes its address.
 func (h *AcquirerHost) Serve(ctx context.Context, listener net.Listener) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	defer context.AfterFunc(ctx, func() { _ = listener.Close() })()
+	for {
+		err := h.accept(ctx, listener, &wg)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			listener, err = h.reopen(ctx, listener.Addr().String())
+		}
+		if err != nil {
+			return fmt.Errorf("acquirer host: %w", err)
+		}
+	}
+}
+
+// accept takes connections until ctx ends or the host is [Refusing], which is no error. Then listener and connections are closed.
+func (h *AcquirerHost) accept(ctx context.Context, listener net.Listener, wg *sync.WaitGroup) error {
+	open, shut := context.WithCancel(ctx)
+	defer shut()
+	wg.Go(func() {
+		defer shut()
+		h.behaviour.await(open, func(f Fault) bool { return f == Refusing })
+	})
+	stop := context.AfterFunc(open, func() { _ = listener.Close() })
+	defer stop()
 	for {
 		conn, err := listener.Accept()
-		if ctx.Err() != nil {
+		switch {
+		case open.Err() != nil:
 			if err == nil {
 				_ = conn.Close()
 			}
-			return nil
-		}
-		if err != nil {
 			_ = listener.Close()
-			return fmt.Errorf("acquirer host: %w", err)
+			h.behaviour.struck(Refusing)
+			return nil
+		case err != nil:
+			_ = listener.Close()
+			return err
 		}
-		wg.Go(func() { h.talk(ctx, conn) })
+		wg.Go(func() { h.talk(open, conn) })
 	}
 }
 
@@ -125,6 +152,9 @@ type reply struct {
 	times      int           // 0 sends nothing
 	after      time.Duration // sent that much later
 	hangUp     bool          // the connection is closed instead
+
+	instead map[int]string                                                         // fields that are not as asked
+	mangle  func(header iso8583.Header, frame []byte) (mangled []byte, whole bool) // what leaves instead of the frame; not whole: and then nothing more
 }
 
 // answered is the usual reply.
@@ -139,7 +169,14 @@ func (p *acquirerPeer) take(ctx context.Context, message []byte) error {
 	if (request.MTI()[2]-'0')%2 == 1 {
 		return nil // an answer to nothing that was asked
 	}
+	lost, spoil := p.host.struckBy(request)
+	if lost {
+		return nil
+	}
 	r := p.host.decide(request)
+	if spoil != nil {
+		spoil(&r)
+	}
 	if r.hangUp {
 		return errHangUp
 	}
@@ -149,6 +186,12 @@ func (p *acquirerPeer) take(ctx context.Context, message []byte) error {
 	frame, err := p.host.answer(request, r)
 	if err != nil {
 		return err
+	}
+	if r.mangle != nil {
+		var whole bool
+		if frame, whole = r.mangle(p.host.options.Header, frame); !whole {
+			return errors.Join(p.send(frame, 1), errHangUp)
+		}
 	}
 	if r.after == 0 {
 		return p.send(frame, r.times)
@@ -346,7 +389,10 @@ func (h *AcquirerHost) answer(request *iso8583.Message, r reply) ([]byte, error)
 	for de := range iso8583.MaxField + 1 {
 		switch de {
 		case 2, 3, 4, 7, 11, 12, 13, 32, 37, 41, 42, 49, 50, 56, 70, 90:
-			if request.Has(de) {
+			switch other, ok := r.instead[de]; {
+			case ok && request.Has(de):
+				w.Text(de, other)
+			case request.Has(de):
 				w.Bytes(de, request.AppendTo(nil, de))
 			}
 		case 38:

@@ -30,8 +30,16 @@ type ACS struct {
 	Client *http.Client
 	Log    *slog.Logger // nil means [slog.Default]
 
+	behaviour behaviour
+
 	mu      sync.Mutex
 	pending map[string]*challenge // by acsTransID
+}
+
+// BehaveHandler changes what becomes of results: GET and POST of a [Behaviour], from this machine alone.
+func (a *ACS) BehaveHandler() http.Handler {
+	a.behaviour.faults = issuerFaults
+	return &a.behaviour
 }
 
 // challenge is one that the directory server announced.
@@ -172,7 +180,7 @@ func (a *ACS) finish(w http.ResponseWriter, r *http.Request) {
 	}
 	rreq := c.decide(r.PostForm.Get("password"), r.PostForm.Get("action") == "cancel")
 	sessionData := r.PostForm.Get("threeDSSessionData")
-	if err := a.deliver(r.Context(), c.resultsURL, rreq); err != nil {
+	if err := a.deliverAsTold(r.Context(), c.resultsURL, rreq); err != nil {
 		logger(a.Log).ErrorContext(r.Context(), "ACS: the result could not be delivered", "error", err)
 		a.show(w, http.StatusBadGateway, c, sessionData, true)
 		return
@@ -211,6 +219,19 @@ func (c *challenge) decide(password string, cancel bool) elements {
 		c.result["transStatusReason"] = "19" // exceeded ACS maximum challenges
 	}
 	return c.result
+}
+
+// deliverAsTold delivers the result as often as was told, once where nothing was.
+func (a *ACS) deliverAsTold(ctx context.Context, resultsURL string, rreq elements) error {
+	switch a.behaviour.struck(issuerFaults...).Fault {
+	case ResultNever:
+		return nil
+	case ResultTwice:
+		if err := a.deliver(ctx, resultsURL, rreq); err != nil {
+			return err
+		}
+	}
+	return a.deliver(ctx, resultsURL, rreq)
 }
 
 // deliver posts the RReq and returns once the 3DS Server has answered with an RRes.

@@ -195,7 +195,7 @@ func captureCode(entry *bookEntry, advice bookEntry) string {
 	switch {
 	case entry == nil:
 		return "25"
-	case entry.State != BookedApproved || entry.kind != authorized:
+	case entry.State != BookedApproved || entry.kind != authorized || entry.behaviour == CaptureRefused:
 		return "12"
 	case entry.RRN != advice.RRN || entry.Currency != advice.Currency || advice.Amount > entry.Amount-entry.Captured:
 		return "13"

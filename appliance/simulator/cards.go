@@ -3,7 +3,7 @@
 //
 // It runs as a process of its own, since it sees PANs by design. Nothing here is part of the appliance's card
 // data environment, and nothing here may be reachable from a production network. How a counterparty behaves is
-// chosen by the card: see [Cards].
+// chosen by the card: see [Cards]. What no card can say is told to it while it runs: see [Behaviour].
 package simulator
 
 // Card is a published test card and what it makes the counterparties do.
@@ -54,9 +54,10 @@ const (
 	Twice    Acquirer = "twice"     // approves, two times
 	NoAnswer Acquirer = "no-answer" // never answers anything about this card, reversals included, for a while
 
-	CaptureLost   Acquirer = "capture-lost"   // approves; books the first capture advice and does not answer it
-	RefundRefused Acquirer = "refund-refused" // approves; declines refunds (05)
-	RefundSilent  Acquirer = "refund-silent"  // approves; books refunds and never answers them; answers their reversal
+	CaptureLost    Acquirer = "capture-lost"    // approves; books the first capture advice and does not answer it
+	CaptureRefused Acquirer = "capture-refused" // approves; declines capture advices (12)
+	RefundRefused  Acquirer = "refund-refused"  // approves; declines refunds (05)
+	RefundSilent   Acquirer = "refund-silent"   // approves; books refunds and never answers them; answers their reversal
 
 	SoftDecline Acquirer = "soft-decline" // declines what the issuer's challenge has not authenticated
 )
@@ -84,6 +85,7 @@ var Cards = []Card{
 	{"4012888888881881", Frictionless, Twice, "the acquirer approves twice: one payment"},
 	{"4539919191919193", Frictionless, NoAnswer, "the acquirer answers neither sale nor reversal for a while"},
 	{"5105105105105100", Frictionless, CaptureLost, "approved; the acquirer does not answer the first capture: it is repeated"},
+	{"4539121212121210", Frictionless, CaptureRefused, "approved; captures are declined"},
 	{"5454545454545454", Frictionless, RefundRefused, "approved; refunds are declined"},
 	{"4444333322221111", Frictionless, RefundSilent, "approved; refunds are never answered: reversed"},
 	{"4573111111111112", Frictionless, Approve, "3-D Secure 2.3.1: authenticated without friction, approved"},

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -97,6 +98,14 @@ type DirectoryServer struct {
 	// AnyClient serves callers without a verified client certificate too; for tests without TLS.
 	AnyClient bool
 	Log       *slog.Logger // nil means [slog.Default]
+
+	behaviour behaviour
+}
+
+// BehaveHandler changes what goes wrong with answers to AReqs: GET and POST of a [Behaviour], from this machine alone.
+func (d *DirectoryServer) BehaveHandler() http.Handler {
+	d.behaviour.faults = directoryFaults
+	return &d.behaviour
 }
 
 // ServeHTTP implements [http.Handler].
@@ -124,7 +133,7 @@ func (d *DirectoryServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "PReq":
 		writeJSON(w, d.preparation(m))
 	case "AReq":
-		if !d.misbehave(w, r, m) {
+		if !d.breaks(w, m) && !d.misbehave(w, r, m) {
 			writeJSON(w, d.authentication(m))
 		}
 	case "Erro":
@@ -271,6 +280,21 @@ func (d *DirectoryServer) misbehave(w http.ResponseWriter, r *http.Request, m el
 		return false
 	}
 	return true
+}
+
+// breaks does what was told instead of an answer, and reports whether it did.
+func (d *DirectoryServer) breaks(w http.ResponseWriter, m elements) bool {
+	b := d.behaviour.struck(directoryFaults...)
+	if b.Fault == "" {
+		return false
+	}
+	if b.Fault == Truncated {
+		answer, _ := json.Marshal(d.authentication(m)) // strings only: cannot fail
+		w.Header().Set("Content-Type", "application/json; charset=utf-8")
+		w.Header().Set("Content-Length", strconv.Itoa(len(answer)))
+		_, _ = w.Write(answer[:len(answer)/2])
+	}
+	panic(http.ErrAbortHandler) // which closes the connection, and nothing else
 }
 
 // checkVersion returns an Erro for what is not as the message's version has it, nil when nothing is.

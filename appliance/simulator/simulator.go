@@ -19,7 +19,8 @@ type Config struct {
 	AcquirerAddr string          // TCP address of the acquirer's ISO 8583 host
 	Acquirer     AcquirerOptions // its dialect
 	// WebAddr is the TCP address of the one HTTPS listener: directory server at /ds, ACS at /acs, the acquirer's
-	// books at /acquirer/books, shop at /.
+	// books at /acquirer/books, shop at /. What goes wrong whatever the card is chosen at /acquirer/behave, /ds/behave and
+	// /acs/behave: see [Behaviour].
 	WebAddr  string
 	WebURL   string // how browsers and the appliance reach WebAddr; https://localhost and its port when empty
 	StateDir string // keeps the simulator's CA; its ca.pem is for the appliance and browsers to trust
@@ -144,10 +145,14 @@ func newWeb(cfg Config, certs *Certificates, acquirer *AcquirerHost, log *slog.L
 	}
 	acs := &ACS{Client: clientOf(roots, identity), Log: log}
 	mux := http.NewServeMux()
-	mux.Handle("/ds", &DirectoryServer{ACS: acs, ACSURL: cfg.WebURL + "/acs", MethodURL: cfg.WebURL + "/acs/method", Log: log})
+	directory := &DirectoryServer{ACS: acs, ACSURL: cfg.WebURL + "/acs", MethodURL: cfg.WebURL + "/acs/method", Log: log}
+	mux.Handle("/ds", directory)
+	mux.Handle("/ds/behave", directory.BehaveHandler())
 	mux.Handle("/acs", acs)
+	mux.Handle("/acs/behave", acs.BehaveHandler())
 	mux.HandleFunc("/acs/method", serveMethod)
 	mux.Handle("/acquirer/books", acquirer.BooksHandler())
+	mux.Handle("/acquirer/behave", acquirer.BehaveHandler())
 	mux.Handle("/", shop)
 	return mux, nil
 }

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -688,5 +689,25 @@ func TestConfigurationIsChecked(t *testing.T) {
 		if _, err := New(cfg, cards, nil); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+// A header that promises more than comes would make the reader wait for ever, and take what comes next for the rest.
+func TestAMessageThatNeverEndsEndsTheConnection(t *testing.T) {
+	var begun atomic.Bool
+	h := newHost(t, agreeable(func(p *peer, request *iso8583.Message) {
+		if begun.Swap(true) {
+			approving(p, request)
+			return
+		}
+		_, _ = p.conn.Write([]byte{0x01, 0x00, '0', '2', '1', '0'})
+	}))
+	c := online(t, h, impatient)
+	if got, err := c.Sale(t.Context(), saleRequest(1)); got.Outcome != pci.Unknown {
+		t.Errorf("%+v, %v", got, err)
+	}
+	eventually(t, "another connection", func() bool { return c.Healthy() && c.Stats().Reconnects == 1 })
+	if got, err := c.Sale(t.Context(), saleRequest(2)); got.Outcome != pci.Approved {
+		t.Errorf("after it: %+v, %v", got, err)
 	}
 }

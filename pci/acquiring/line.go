@@ -27,7 +27,7 @@ type line struct {
 	conn    net.Conn
 	sent    *countingConn // below conn: what really left
 	header  iso8583.Header
-	timeout time.Duration // of a write
+	timeout time.Duration // of a write, and of a message that has begun to come
 
 	writing sync.Mutex
 	opened  time.Time
@@ -100,12 +100,31 @@ func (c *Connector) tlsConfig() *tls.Config {
 	return cfg
 }
 
+// frameReader reads one message. One that has begun has its time to end: a length that is wrong would make the reader take the
+// next answers for its rest, or wait for ever.
+type frameReader struct {
+	*line
+	begun bool
+}
+
+func (r *frameReader) Read(p []byte) (int, error) {
+	n, err := r.conn.Read(p)
+	if n > 0 && !r.begun {
+		r.begun = true
+		_ = r.sent.SetReadDeadline(time.Now().Add(r.timeout)) // where it fails, the next read does
+	}
+	return n, err
+}
+
 // read receives until the connection ends.
 func (l *line) read(slot *pan.Slot, receive func(message []byte)) {
 	defer close(l.done)
 	defer slot.Release()
+	reader := &frameReader{line: l}
 	for {
-		message, err := l.header.ReadFrame(l.conn, slot.Bytes())
+		reader.begun = false
+		_ = l.sent.SetReadDeadline(time.Time{})
+		message, err := l.header.ReadFrame(reader, slot.Bytes())
 		if err != nil {
 			l.end(fmt.Errorf("read: %w", err))
 			return
