@@ -169,6 +169,10 @@ func (a *appliance) assembleWitnesses(ctx context.Context) error {
 	return err
 }
 
+// directoryIdle is how long a connection to the directory server waits for the next authentication. Servers commonly end theirs
+// after a minute, and a request that meets that moment is lost.
+const directoryIdle = 20 * time.Second
+
 func (a *appliance) connectDirectoryServer() error {
 	client, err := a.clientTLS(a.cfg.ThreeDS.CA)
 	if err != nil {
@@ -176,7 +180,7 @@ func (a *appliance) connectDirectoryServer() error {
 	}
 	a.threeDS, err = threeds.New(threeds.Config{
 		DirectoryServer: a.cfg.ThreeDS.DirectoryServer,
-		Client:          &http.Client{Transport: &wire.Transport{TLS: client, MaxBody: threeds.MaxBody}},
+		Client:          &http.Client{Transport: &wire.Transport{TLS: client, MaxBody: threeds.MaxBody, Idle: directoryIdle}},
 		ResultsURL:      a.cfg.ThreeDS.ResultsURL,
 		ServerRefNumber: a.cfg.ThreeDS.ServerRefNumber,
 		OperatorID:      a.cfg.ThreeDS.OperatorID,
