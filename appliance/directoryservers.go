@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -24,6 +25,10 @@ type directoryServer struct {
 	config.DirectoryServer
 	server *threeds.Server
 }
+
+// directoryIdle is how long a connection to a directory server waits for the next authentication. Servers commonly end theirs
+// after a minute, and a request that meets that moment is lost.
+const directoryIdle = 20 * time.Second
 
 // connectDirectoryServers makes those of the configuration.
 func (a *appliance) connectDirectoryServers() error {
@@ -44,7 +49,7 @@ func (a *appliance) connectDirectoryServer(d config.DirectoryServer) (*threeds.S
 	}
 	return threeds.New(threeds.Config{
 		DirectoryServer: d.URL,
-		Client:          &http.Client{Transport: &wire.Transport{TLS: client, MaxBody: threeds.MaxBody}},
+		Client:          &http.Client{Transport: &wire.Transport{TLS: client, MaxBody: threeds.MaxBody, Idle: directoryIdle}},
 		ResultsURL:      d.ResultsURL,
 		ServerRefNumber: d.ServerRefNumber,
 		OperatorID:      d.OperatorID,

@@ -105,7 +105,7 @@ const refreshSeconds = 2
 
 // templates are the layout with each kind's content.
 var templates = func() map[Kind]*template.Template {
-	layout := template.Must(template.ParseFS(pageFiles, "pages/layout.html", "pages/marks.html"))
+	layout := template.Must(template.ParseFS(pageFiles, "pages/layout.html"))
 	with := func(file string) *template.Template {
 		return template.Must(template.Must(layout.Clone()).ParseFS(pageFiles, "pages/"+file))
 	}

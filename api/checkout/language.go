@@ -16,6 +16,7 @@ type Language struct {
 	Name      string // in itself
 	Direction string // "ltr" or "rtl"
 	texts     map[string]string
+	scripted  string // those that the page's script shows, as a JSON object
 }
 
 //go:embed languages/*.json
@@ -39,6 +40,7 @@ func load(code, name, direction string) Language {
 	if err := json.Unmarshal(raw, &l.texts); err != nil {
 		panic("checkout: " + code + ".json: " + err.Error())
 	}
+	l.scripted = textsOf(l.texts)
 	return l
 }
 

@@ -1,10 +1,12 @@
 package checkout
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"html/template"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +22,9 @@ func (s showing) T(key string) (string, error) {
 	text, ok := s.Language.texts[key]
 	if !ok {
 		return "", fmt.Errorf("no text %q in %s", key, s.Language.Code)
+	}
+	if !strings.Contains(text, "{") { // as of most
+		return text, nil
 	}
 	return strings.NewReplacer("{amount}", s.isolate(s.Money()), "{merchant}", s.isolate(s.shop())).Replace(text), nil
 }
@@ -159,14 +164,24 @@ type mark struct {
 	Y, Size, Width float64
 }
 
-// Marks are the brands' marks. They name the brand in Latin letters, as the card does.
-func (s showing) Marks() []mark {
-	return []mark{
-		{pci.Visa, "VISA", 18, 12, 28}, {pci.Mastercard, "Mastercard", 16.5, 7, 37}, {pci.Amex, "AMEX", 17.5, 11, 30},
-		{pci.Discover, "Discover", 17, 8.5, 34}, {pci.Diners, "Diners", 17, 9.5, 30}, {pci.JCB, "JCB", 18, 12, 23},
-		{pci.UnionPay, "UnionPay", 17, 8.5, 35}, {pci.Maestro, "Maestro", 17, 9, 33},
-	}
+// marks are the brands' marks. They name the brand in Latin letters, as the card does.
+var marks = []mark{
+	{pci.Visa, "VISA", 18, 12, 28}, {pci.Mastercard, "Mastercard", 16.5, 7, 37}, {pci.Amex, "AMEX", 17.5, 11, 30},
+	{pci.Discover, "Discover", 17, 8.5, 34}, {pci.Diners, "Diners", 17, 9.5, 30}, {pci.JCB, "JCB", 18, 12, 23},
+	{pci.UnionPay, "UnionPay", 17, 8.5, 35}, {pci.Maestro, "Maestro", 17, 9, 33},
 }
+
+// drawings are the marks as the page has them, the same on each.
+var drawings = func() template.HTML {
+	var text bytes.Buffer
+	if err := template.Must(template.ParseFS(pageFiles, "pages/marks.html")).ExecuteTemplate(&text, "marks", marks); err != nil {
+		panic("checkout: " + err.Error())
+	}
+	return template.HTML(text.String()) //nolint:gosec // from a template, out of what stands above
+}()
+
+// Drawings are the brands' marks.
+func (s showing) Drawings() template.HTML { return drawings }
 
 // Sign is the path of the drawing on a page without a form: what the heading says, for the eye.
 func (s showing) Sign() string {
@@ -186,23 +201,29 @@ var scriptTexts = []string{
 	"error.name.too_long", "error.name.wrong_format", "hint.cvv", "hint.cvv.back", "hint.cvv.front", "left.5", "left.1", "paying",
 }
 
-// Texts are what the script shows, as a JSON object.
-func (s showing) Texts() (string, error) {
+// textsOf returns what the script shows in a language, as a JSON object.
+func textsOf(language map[string]string) string {
+	texts := make(map[string]string, len(scriptTexts)+len(marks))
 	keys := slices.Clone(scriptTexts)
-	for _, m := range s.Marks() {
+	for _, m := range marks {
 		keys = append(keys, "brand."+string(m.Brand))
 	}
-	texts := make(map[string]string, len(keys))
 	for _, key := range keys {
-		text, err := s.T(key)
-		if err != nil {
-			return "", err
+		text, ok := language[key]
+		if !ok || strings.Contains(text, "{") { // it is the same on all pages
+			panic("checkout: the script cannot show the text " + key)
 		}
 		texts[key] = text
 	}
 	all, err := json.Marshal(texts)
-	return string(all), err
+	if err != nil {
+		panic("checkout: " + err.Error()) // of a map of strings
+	}
+	return string(all)
 }
+
+// Texts are what the script shows, as a JSON object.
+func (s showing) Texts() string { return s.Language.scripted }
 
 // Languages are those that the page can be shown in.
 func (s showing) Languages() []Language { return languages }

@@ -156,7 +156,7 @@ func (s *Service) challenge(ctx context.Context, p *store.Payment, a *store.Atte
 	s.mu.Lock()
 	s.challenges[p.ID] = c
 	s.mu.Unlock()
-	s.notify(p.ID)
+	s.wake(p.ID)
 	defer s.closeChallenge(p.ID)
 	timeout := time.NewTimer(s.cfg.Challenge)
 	defer timeout.Stop()
@@ -273,7 +273,10 @@ func (s *Service) enterStep(ctx context.Context, p *store.Payment, a *store.Atte
 	})
 	if err == nil {
 		failpoint.Here("after " + event)
-		s.notify(p.ID)
+		s.wake(p.ID)
+		if eventTypes[event] {
+			s.cfg.Outbox()
+		}
 	}
 	return receipt, err
 }

@@ -20,6 +20,7 @@ func (s *Sender) deliver(ctx context.Context, t try) error {
 	failpoint.Here("before webhook")
 	code, problem := s.post(ctx, t)
 	failpoint.Here("after webhook")
+	s.posted(t.endpoint.ID)
 	row := store.Try{At: s.cfg.Now(), Code: code}
 	if problem != nil {
 		row.Error = problem.Error()

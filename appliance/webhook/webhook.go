@@ -6,7 +6,7 @@
 // An event that was committed is tried, at each endpoint that took its type then, until the endpoint has taken it (2xx), has
 // switched itself off (410), is switched off or deleted by its merchant, or ten tries over three days have failed; a restart
 // loses none. It may arrive twice: webhook-id tells. Within a payment the number in the body tells the order. A slow endpoint
-// holds up nothing but itself: it has [perEndpoint] tries under way at most, and others have theirs.
+// holds up nothing but itself: it is sent [perEndpoint] events at a time at most, and others have theirs.
 //
 // No connection goes to an address that nobody on the Internet has, unless the configuration allows it. What is kept and
 // logged of a failure names neither the endpoint's address, which may hold a secret of its own, nor what it answered.
@@ -39,8 +39,9 @@ import (
 )
 
 const (
-	perEndpoint = 4        // tries under way at one endpoint
-	parallel    = 256      // tries under way
+	perEndpoint = 8        // requests under way to one endpoint
+	unentered   = 64       // tries of one endpoint that are under way or whose outcome is not entered yet
+	parallel    = 256      // the same of all endpoints
 	maxAnswer   = 64 << 10 // of a body, and of a header
 	idleRecheck = time.Minute
 )
@@ -70,9 +71,15 @@ type Sender struct {
 	tries  sync.WaitGroup
 
 	mu       sync.Mutex
-	underWay map[string]map[string]bool // events, by endpoint
-	count    int                        // of them
-	failed   error                      // why a try could not be entered
+	underWay map[string]*tries // by endpoint
+	count    int               // of them
+	failed   error             // why a try could not be entered
+}
+
+// tries are those of one endpoint, from their begin until their outcome is entered.
+type tries struct {
+	events map[string]bool
+	posted int // of them, those whose request is over
 }
 
 // New returns a sender.
@@ -84,7 +91,7 @@ func New(cfg Config) *Sender {
 	if !cfg.AllowPrivate {
 		dialer.Control = refusePrivate
 	}
-	return &Sender{cfg: cfg, wake: make(chan struct{}, 1), underWay: make(map[string]map[string]bool), client: &http.Client{
+	return &Sender{cfg: cfg, wake: make(chan struct{}, 1), underWay: make(map[string]*tries), client: &http.Client{
 		Timeout:       cfg.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // a redirect is a failure
 		Transport: &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{RootCAs: cfg.Roots, MinVersion: tls.VersionTLS12},
@@ -154,7 +161,7 @@ func (s *Sender) beginAt(ctx context.Context, read store.Queries, endpointID str
 	if err != nil {
 		return 0, err
 	}
-	pending, err := read.Pending(endpointID, perEndpoint+1)
+	pending, err := read.Pending(endpointID, s.begun(endpointID)+perEndpoint+1) // what is begun comes first
 	if err != nil {
 		return 0, err
 	}
@@ -171,7 +178,7 @@ func (s *Sender) beginAt(ctx context.Context, read store.Queries, endpointID str
 		}
 		t, due, err := readTry(read, endpoint, d, now)
 		if err != nil || !due {
-			s.release(endpointID, d.EventID, nil)
+			s.release(endpointID, d.EventID, false, nil)
 		}
 		if err != nil {
 			return 0, err
@@ -181,7 +188,7 @@ func (s *Sender) beginAt(ctx context.Context, read store.Queries, endpointID str
 		}
 		s.tries.Go(func() {
 			err := s.deliver(context.WithoutCancel(ctx), t)
-			s.release(endpointID, d.EventID, err)
+			s.release(endpointID, d.EventID, true, err)
 			s.Wake()
 		})
 	}
@@ -199,32 +206,57 @@ func readTry(read store.Queries, endpoint store.Endpoint, found store.Delivery, 
 	return try{event, endpoint, d}, true, err
 }
 
+// begun returns how many of an endpoint's tries are not entered yet.
+func (s *Sender) begun(endpointID string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := s.underWay[endpointID]; at != nil {
+		return len(at.events)
+	}
+	return 0
+}
+
 // claim takes room for a try, unless there is none or the try is under way.
 func (s *Sender) claim(endpointID, eventID string) (room, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := s.underWay[endpointID]
-	if at[eventID] {
+	if at == nil {
+		at = &tries{events: make(map[string]bool, perEndpoint)}
+	}
+	if at.events[eventID] {
 		return false, true
 	}
-	if s.count >= parallel || len(at) >= perEndpoint {
+	if s.count >= parallel || len(at.events) >= unentered || len(at.events)-at.posted >= perEndpoint {
 		return false, false
 	}
-	if at == nil {
-		at = make(map[string]bool, perEndpoint)
-		s.underWay[endpointID] = at
-	}
-	at[eventID] = true
+	s.underWay[endpointID] = at
+	at.events[eventID] = true
 	s.count++
 	return true, false
 }
 
-// release gives room back. err is why the try could not be entered.
-func (s *Sender) release(endpointID, eventID string, err error) {
+// posted makes room for the endpoint's next request: what came of this one is about to be entered.
+func (s *Sender) posted(endpointID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.underWay[endpointID], eventID)
-	if len(s.underWay[endpointID]) == 0 {
+	at := s.underWay[endpointID]
+	if len(at.events)-at.posted >= perEndpoint { // somebody may wait for that
+		defer s.Wake()
+	}
+	at.posted++
+}
+
+// release gives back what claim took. posted says that the request was made; err is why its outcome could not be entered.
+func (s *Sender) release(endpointID, eventID string, posted bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.underWay[endpointID]
+	if posted {
+		at.posted--
+	}
+	delete(at.events, eventID)
+	if len(at.events) == 0 {
 		delete(s.underWay, endpointID)
 	}
 	s.count--

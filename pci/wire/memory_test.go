@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -166,4 +167,59 @@ func tcpPipe(t *testing.T) (near, far net.Conn) {
 		t.Fatal(err)
 	}
 	return near, far
+}
+
+func TestAKeptConnectionHoldsNothingOfTheAnswer(t *testing.T) {
+	near, far := tcpPipe(t)
+	defer func() { _ = far.Close() }()
+	below := &spy{Conn: near}
+	ours := Client(below, clientTLS)
+	defer func() { _ = ours.Close() }()
+	peer := tls.Server(far, serverTLS)
+	served := make(chan error, 1)
+	go func() {
+		_, err := http.ReadRequest(bufio.NewReader(peer))
+		if err == nil {
+			_, err = fmt.Fprintf(peer, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(marked), marked)
+		}
+		served <- err
+	}()
+	if err := ours.Handshake(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://localhost/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &Transport{Idle: time.Minute}
+	resp, answer, err := transport.exchange(ours, req, http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(answer); err != nil || string(text) != marked || resp.Close {
+		t.Fatalf("%s, %v", text, err)
+	}
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	if !below.finds("4929123456781234") {
+		t.Error("there is nothing to wipe")
+	}
+	if !bytes.Contains(ours.buffer, []byte("4929123456781234")) {
+		t.Error("the read buffer is another one")
+	}
+	if whole := answer.end(); !whole || bytes.Contains(ours.buffer, []byte("4929123456781234")) {
+		t.Errorf("whole %v, or the read buffer has it", whole)
+	}
+	transport.idle.put("localhost", &kept{conn: ours, raw: near}, time.Minute)
+	defer transport.CloseIdleConnections()
+	if transport.kept() != 1 {
+		t.Fatal("the connection is not kept")
+	}
+	if below.finds("4929123456781234") {
+		t.Error("the number is left in crypto/tls's buffer")
+	}
+	if transport.idle.take("localhost") == nil {
+		t.Error("a connection at rest is taken for dead")
+	}
 }

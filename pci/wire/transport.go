@@ -20,8 +20,9 @@ import (
 // connection's write buffer, where the last request stays for as long as the connection does. Here the body goes
 // from the caller's memory to [Client]'s connection, which seals it from there.
 //
-// It speaks HTTP/1.1 over TLS and opens a connection for each request; resumed sessions make that one round trip
-// cheaper. What was read is overwritten in every buffer when the response's body is closed.
+// It speaks HTTP/1.1 over TLS. What was read is overwritten in every buffer when the response's body is closed, whether
+// the connection ends then or is kept. A request is never sent twice: one that meets a connection which just ended is an
+// error, as with any connection that breaks.
 type Transport struct {
 	// TLS has the client certificate and the CA of the counterparty. It is not changed.
 	TLS *tls.Config
@@ -29,9 +30,13 @@ type Transport struct {
 	DialTimeout time.Duration
 	// MaxBody bounds a response's body, in bytes; 1 MiB when zero. A longer one ends with an error.
 	MaxBody int64
+	// Idle is how long a connection is kept for the next request; 0 opens one for each. It should be shorter than the
+	// counterparty's own limit. Resumed sessions make a new connection one round trip cheaper.
+	Idle time.Duration
 
 	once   sync.Once
 	config *tls.Config
+	idle   idle
 }
 
 const (
@@ -53,26 +58,38 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "https" {
 		return nil, fmt.Errorf("%w: %q is not an https URL", ErrNotSent, req.URL.Redacted())
 	}
-	conn, err := t.dial(req.Context(), req.URL.Host)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+	k := t.idle.take(req.URL.Host)
+	if k == nil {
+		var err error
+		if k, err = t.dial(req.Context(), req.URL.Host); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
+		}
 	}
 	// The context ends the connection, and with it whatever read or write is under way.
-	stop := context.AfterFunc(req.Context(), func() { _ = conn.Close() })
-	resp, err := exchange(conn, req, body, cmp.Or(t.MaxBody, defaultMaxBody))
+	stop := context.AfterFunc(req.Context(), func() { _ = k.conn.Close() })
+	resp, answer, err := t.exchange(k.conn, req, body)
 	if err != nil {
 		stop()
-		_ = conn.Close()
+		_ = k.conn.Close()
 		if cause := context.Cause(req.Context()); cause != nil {
 			err = cause
 		}
 		return nil, err
 	}
-	resp.Body = &responseBody{ReadCloser: resp.Body, stop: stop, conn: conn}
+	resp.Body = &responseBody{answer: answer, release: func(whole bool) error {
+		if stop() && whole && t.Idle > 0 && !resp.Close {
+			t.idle.put(req.URL.Host, k, t.Idle)
+			return nil
+		}
+		return k.conn.Close()
+	}}
 	return resp, nil
 }
 
-func (t *Transport) dial(ctx context.Context, host string) (net.Conn, error) {
+// CloseIdleConnections is what [http.Client.CloseIdleConnections] calls.
+func (t *Transport) CloseIdleConnections() { t.idle.close() }
+
+func (t *Transport) dial(ctx context.Context, host string) (*kept, error) {
 	t.once.Do(func() {
 		t.config = &tls.Config{}
 		if t.TLS != nil {
@@ -101,7 +118,7 @@ func (t *Transport) dial(ctx context.Context, host string) (net.Conn, error) {
 	if err := conn.Handshake(ctx); err != nil {
 		return nil, errors.Join(err, tcp.Close())
 	}
-	return conn, nil
+	return &kept{conn: conn, raw: tcp}, nil
 }
 
 // named is the configuration with the host's name where it has none, as [tls.Dial] does.
@@ -116,17 +133,19 @@ func (t *Transport) named(host string) *tls.Config {
 
 // exchange writes the request and reads the response's header. A response that comes before the request is
 // written, as a refusal may, is read all the same.
-func exchange(conn net.Conn, req *http.Request, body io.Reader, most int64) (*http.Response, error) {
+func (t *Transport) exchange(conn net.Conn, req *http.Request, body io.Reader) (*http.Response, *answer, error) {
 	var head bytes.Buffer
 	fmt.Fprintf(&head, "%s %s HTTP/1.1\r\nHost: %s\r\n", req.Method, req.URL.RequestURI(), req.URL.Host)
 	header := req.Header.Clone()
 	if header == nil {
 		header = http.Header{}
 	}
-	header.Set("Connection", "close")
+	if t.Idle == 0 {
+		header.Set("Connection", "close")
+	}
 	header.Set("Content-Length", strconv.FormatInt(req.ContentLength, 10))
 	if err := header.Write(&head); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	head.WriteString("\r\n")
 	_, err := conn.Write(head.Bytes())
@@ -140,40 +159,49 @@ func exchange(conn net.Conn, req *http.Request, body io.Reader, most int64) (*ht
 	if err != nil {
 		_ = conn.SetReadDeadline(time.Now().Add(time.Second)) // only what is there already
 	}
-	resp, readErr := readResponse(conn, req, most)
+	resp, a, readErr := readResponse(conn, req, cmp.Or(t.MaxBody, defaultMaxBody))
 	if readErr != nil {
-		return nil, errors.Join(err, readErr)
+		return nil, nil, errors.Join(err, readErr)
 	}
-	return resp, nil
+	resp.Close = resp.Close || err != nil // half a request is behind it
+	return resp, a, nil
 }
 
-func readResponse(conn net.Conn, req *http.Request, most int64) (*http.Response, error) {
+func readResponse(conn net.Conn, req *http.Request, most int64) (*http.Response, *answer, error) {
 	limited := &io.LimitedReader{R: conn, N: maxResponseHeader}
 	buffer := bufio.NewReader(limited)
 	for {
 		resp, err := http.ReadResponse(buffer, req)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if resp.StatusCode >= 200 {
 			limited.N = most // callers may bound it closer
-			resp.Body = &wipingBody{ReadCloser: resp.Body, buffer: buffer}
-			return resp, nil
+			return resp, &answer{Reader: resp.Body, buffer: buffer}, nil
 		}
 	}
 }
 
-// wipingBody overwrites the read buffer when it is closed: the answer may have echoed what was sent.
-type wipingBody struct {
-	io.ReadCloser
+// answer is a response's body as it comes through the read buffer.
+type answer struct {
+	io.Reader
 	buffer *bufio.Reader
+	whole  bool // it was read to its end
 }
 
-func (b *wipingBody) Close() error {
-	// ReadCloser.Close would read the rest of the body; the connection is dropped, so nobody needs that.
-	b.buffer.Reset(zeros{})
-	_, _ = b.buffer.Peek(b.buffer.Size())
-	return nil
+func (a *answer) Read(p []byte) (int, error) {
+	n, err := a.Reader.Read(p)
+	a.whole = a.whole || err == io.EOF
+	return n, err
+}
+
+// end overwrites the read buffer, since the answer may have echoed what was sent, and reports whether the connection has brought
+// this answer and no more. What of it was not read stays unread.
+func (a *answer) end() (whole bool) {
+	whole = a.whole && a.buffer.Buffered() == 0
+	a.buffer.Reset(zeros{})
+	_, _ = a.buffer.Peek(a.buffer.Size())
+	return whole
 }
 
 type zeros struct{}
@@ -183,13 +211,14 @@ func (zeros) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// responseBody gives its connection back when it is closed.
 type responseBody struct {
-	io.ReadCloser
-	stop func() bool
-	conn net.Conn
+	*answer
+	release func(whole bool) error
+	once    sync.Once
 }
 
-func (b *responseBody) Close() error {
-	b.stop()
-	return errors.Join(b.ReadCloser.Close(), b.conn.Close())
+func (b *responseBody) Close() (err error) {
+	b.once.Do(func() { err = b.release(b.end()) })
+	return err
 }
