@@ -27,13 +27,14 @@ demo: deps build ## one payment through every step, explained, then end
 	bin/finpay demo
 
 .PHONY: test
-test: deps ## all tests that need no browser; FAULTS is how often the ledger is killed in the middle of a commit (30)
+test: deps ## all tests that need no browser; FAULTS is how often the ledger is killed in the middle of a commit (30), KILLS how often the server under load (8)
 	go test -count 1 -timeout $(TIMEOUT) ./...
 	go test -tags failpoints -count 1 -timeout $(TIMEOUT) -run '^TestKilled' ./appliance/ledger
 
 .PHONY: faults
-faults: deps ## the ledger is killed a thousand times in the middle of a commit, with writers running
-	FAULTS=1000 go test -tags failpoints -count 1 -timeout 3600s -run '^TestKilled' -v ./appliance/ledger
+faults: deps ## the ledger is killed in the middle of a thousand commits, and the server under load at each transition of a payment and at any time. FAULTS (1000), KILLS (200)
+	FAULTS=$${FAULTS:-1000} go test -tags failpoints -count 1 -timeout 3600s -run '^TestKilled' -v ./appliance/ledger
+	KILLS=$${KILLS:-200} go test -count 1 -timeout 3600s -run '^TestKilledAtEveryTransition' -v ./softhsm-test
 
 .PHONY: race
 race: deps ## the same under the race detector, but for the built program's tests, which it would not see into

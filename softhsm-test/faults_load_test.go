@@ -15,6 +15,9 @@ import (
 	"github.com/finterra/finpay/pci"
 )
 
+// approvedCards are approved, and some make trouble later.
+var approvedCards = []string{approvedCard, approvedCard, "5555555555554444", captureLostCard, "4539121212121210", refundDeniedCard, refundSilentCard}
+
 // The load: so many people at once, each of whom gives up on one thing after so long.
 const (
 	people       = 16
@@ -147,8 +150,8 @@ func (c *crowd) shops(ctx context.Context, rest string) {
 	switch number := simulator.Cards[rand.IntN(len(simulator.Cards))].Number; {
 	case p.Token != "":
 		_, _, _ = c.shop.PayStored(ctx, p.CheckoutURL)
-	case rand.IntN(2) == 0: // a good one: else little is captured, voided or refunded
-		_, _, _ = c.shop.Pay(ctx, p.CheckoutURL, typed(approvedCard))
+	case rand.IntN(2) == 0 || p.Capture == "manual": // what can be captured, voided or refunded, or nearly
+		_, _, _ = c.shop.Pay(ctx, p.CheckoutURL, typed(approvedCards[rand.IntN(len(approvedCards))]))
 	case rand.IntN(8) == 0: // one who leaves where the issuer asks, or somebody waits
 		_, _ = c.shop.Enter(ctx, p.CheckoutURL, typed(number))
 	default:
