@@ -118,6 +118,9 @@ var templates = func() map[Kind]*template.Template {
 	}
 }()
 
+// sizeExpected is more than nearly all pages have, in bytes; a longer one costs a copy.
+const sizeExpected = 12 << 10
+
 // Write answers a request with the page.
 func (p Page) Write(w http.ResponseWriter, status int) error {
 	t, ok := templates[p.Kind]
@@ -125,7 +128,8 @@ func (p Page) Write(w http.ResponseWriter, status int) error {
 		return fmt.Errorf("checkout: no page for %q", p.Kind)
 	}
 	var body bytes.Buffer
-	if err := t.ExecuteTemplate(&body, "layout", showing{p}); err != nil {
+	body.Grow(sizeExpected)
+	if err := t.ExecuteTemplate(&body, "layout", &showing{Page: p}); err != nil {
 		return fmt.Errorf("checkout: %w", err)
 	}
 	p.header(w.Header())

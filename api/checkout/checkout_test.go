@@ -192,7 +192,7 @@ func TestEveryShowingOfTheFormIsAnotherForm(t *testing.T) {
 func TestTheBankIsNotBlamedForWhatItDidNotDo(t *testing.T) {
 	for _, l := range languages {
 		for _, reason := range []string{"interrupted", "try_again", "challenge_timed_out"} {
-			text, err := showing{Page{Language: l, Decline: reason}}.DeclineText()
+			text, err := (&showing{Page: Page{Language: l, Decline: reason}}).DeclineText()
 			if err != nil || text == l.texts["decline.other"] {
 				t.Errorf("%s, %s: %q, %v", l.Code, reason, text, err)
 			}

@@ -15,10 +15,13 @@ import (
 )
 
 // showing is a page as the templates see it.
-type showing struct{ Page }
+type showing struct {
+	Page
+	money string // of Amount, once it was formatted
+}
 
 // T returns a text in the page's language. A key that is missing is an error, which a test would meet first.
-func (s showing) T(key string) (string, error) {
+func (s *showing) T(key string) (string, error) {
 	text, ok := s.Language.texts[key]
 	if !ok {
 		return "", fmt.Errorf("no text %q in %s", key, s.Language.Code)
@@ -30,7 +33,7 @@ func (s showing) T(key string) (string, error) {
 }
 
 // shop names the merchant, also on pages that know none.
-func (s showing) shop() string {
+func (s *showing) shop() string {
 	if s.Merchant == "" {
 		return s.Language.texts["shop"]
 	}
@@ -38,7 +41,7 @@ func (s showing) shop() string {
 }
 
 // isolate keeps a name or an amount from changing the direction of right-to-left text around it (UAX #9, FSI and PDI).
-func (s showing) isolate(text string) string {
+func (s *showing) isolate(text string) string {
 	if s.Language.Direction != "rtl" {
 		return text
 	}
@@ -46,10 +49,15 @@ func (s showing) isolate(text string) string {
 }
 
 // Money is the amount in the manner of the page's language.
-func (s showing) Money() string { return s.Amount.Format(s.Language.Code) }
+func (s *showing) Money() string {
+	if s.money == "" {
+		s.money = s.Amount.Format(s.Language.Code)
+	}
+	return s.money
+}
 
 // Initial stands for the shop's logo.
-func (s showing) Initial() string {
+func (s *showing) Initial() string {
 	for _, c := range s.Merchant {
 		return strings.ToUpper(string(c))
 	}
@@ -57,7 +65,7 @@ func (s showing) Initial() string {
 }
 
 // Title is the browser's title of the page.
-func (s showing) Title() (string, error) {
+func (s *showing) Title() (string, error) {
 	if s.Kind == Payable && len(s.Errors) > 0 {
 		return s.T("title.error") // announced first, before the page is read (WCAG technique G199 has the like)
 	}
@@ -65,7 +73,7 @@ func (s showing) Title() (string, error) {
 }
 
 // StoredMark is the brand whose mark the stored card has, or none.
-func (s showing) StoredMark() string {
+func (s *showing) StoredMark() string {
 	if s.StoredBrand() == "" {
 		return "none"
 	}
@@ -73,15 +81,15 @@ func (s showing) StoredMark() string {
 }
 
 // StoredBrand is the name of the stored card's brand, empty for one that has none here.
-func (s showing) StoredBrand() string { return s.Language.texts["brand."+string(s.Stored.Brand)] }
+func (s *showing) StoredBrand() string { return s.Language.texts["brand."+string(s.Stored.Brand)] }
 
 // StoredExpiry is the stored card's expiry as cards have it: "09/30".
-func (s showing) StoredExpiry() string {
+func (s *showing) StoredExpiry() string {
 	return fmt.Sprintf("%02d/%02d", s.Stored.Expiry.Month, s.Stored.Expiry.Year%100)
 }
 
 // DeclineText says why the last card was not taken.
-func (s showing) DeclineText() (string, error) {
+func (s *showing) DeclineText() (string, error) {
 	if _, ok := s.Language.texts["decline."+s.Decline]; ok {
 		return s.T("decline." + s.Decline)
 	}
@@ -89,7 +97,7 @@ func (s showing) DeclineText() (string, error) {
 }
 
 // ErrorOf returns what is wrong with a field, or nothing.
-func (s showing) ErrorOf(field string) string {
+func (s *showing) ErrorOf(field string) string {
 	for _, e := range s.Errors {
 		if string(e.Field) == field {
 			return s.errorText(e)
@@ -102,7 +110,7 @@ func (s showing) ErrorOf(field string) string {
 type mistake struct{ Field, Text string }
 
 // Mistakes are what is wrong, in the order of the form.
-func (s showing) Mistakes() []mistake {
+func (s *showing) Mistakes() []mistake {
 	var all []mistake
 	for _, field := range []pci.CardField{pci.FieldNumber, pci.FieldExpiry, pci.FieldCVV, pci.FieldName} {
 		if text := s.ErrorOf(string(field)); text != "" {
@@ -113,12 +121,12 @@ func (s showing) Mistakes() []mistake {
 }
 
 // FirstMistake reports whether field is the first one that is wrong: it takes the focus.
-func (s showing) FirstMistake(field string) bool {
+func (s *showing) FirstMistake(field string) bool {
 	all := s.Mistakes()
 	return len(all) > 0 && all[0].Field == field
 }
 
-func (s showing) errorText(e *pci.CardError) string {
+func (s *showing) errorText(e *pci.CardError) string {
 	if text, ok := s.Language.texts["error."+string(e.Field)+"."+string(e.Reason)]; ok {
 		return text
 	}
@@ -126,20 +134,20 @@ func (s showing) errorText(e *pci.CardError) string {
 }
 
 // FormID tells this showing of the form from every other, so that a second submit of it is known as one.
-func (s showing) FormID() string {
+func (s *showing) FormID() string {
 	id := make([]byte, 16)
 	_, _ = rand.Read(id)
 	return hex.EncodeToString(id)
 }
 
 // Refresh is how often the page asks again, in seconds.
-func (s showing) Refresh() int { return refreshSeconds }
+func (s *showing) Refresh() int { return refreshSeconds }
 
 // Style is the style sheet.
-func (s showing) Style() File { return styleFile }
+func (s *showing) Style() File { return styleFile }
 
 // Script is the script, nil on a page that loads none.
-func (s showing) Script() *File {
+func (s *showing) Script() *File {
 	if !s.scripted() {
 		return nil
 	}
@@ -147,7 +155,7 @@ func (s showing) Script() *File {
 }
 
 // Left is the time in which a card can be entered, in whole seconds; negative for a page that does not tell.
-func (s showing) Left() int {
+func (s *showing) Left() int {
 	if s.ExpiresAt.IsZero() || s.Now.IsZero() {
 		return -1
 	}
@@ -155,7 +163,7 @@ func (s showing) Left() int {
 }
 
 // Month is the first month in which a card may end, by UTC and half a day (as [pci.Expiry.Valid]): "2030-01".
-func (s showing) Month() string { return s.Now.UTC().Add(-12 * time.Hour).Format("2006-01") }
+func (s *showing) Month() string { return s.Now.UTC().Add(-12 * time.Hour).Format("2006-01") }
 
 // mark is a brand's name, drawn to fit a plate of 44 by 28.
 type mark struct {
@@ -181,10 +189,10 @@ var drawings = func() template.HTML {
 }()
 
 // Drawings are the brands' marks.
-func (s showing) Drawings() template.HTML { return drawings }
+func (s *showing) Drawings() template.HTML { return drawings }
 
 // Sign is the path of the drawing on a page without a form: what the heading says, for the eye.
-func (s showing) Sign() string {
+func (s *showing) Sign() string {
 	switch s.Kind {
 	case Paid:
 		return "M7 12.5l3.5 3.5L17 9"
@@ -223,7 +231,7 @@ func textsOf(language map[string]string) string {
 }
 
 // Texts are what the script shows, as a JSON object.
-func (s showing) Texts() string { return s.Language.scripted }
+func (s *showing) Texts() string { return s.Language.scripted }
 
 // Languages are those that the page can be shown in.
-func (s showing) Languages() []Language { return languages }
+func (s *showing) Languages() []Language { return languages }
