@@ -87,7 +87,7 @@ func TestWhateverGoesWrongAtTheDirectoryServerNothingIsSoldThatIsNotAuthenticate
 	_, port, _ := strings.Cut(way.address, ":")
 	s := configured(t, append(unlimited, hasty, setting{"unavailable: proceed", "unavailable: refuse"})...)
 	way.to = s.cfg.Simulator.Web
-	s.change("directory_server: "+s.cfg.ThreeDS.DirectoryServers[0].URL, "directory_server: https://localhost:"+port+"/ds")
+	s.change("url: "+s.cfg.ThreeDS.DirectoryServers[0].URL, "url: https://localhost:"+port+"/ds")
 	s.setUp()
 	s.up()
 	for what, tt := range map[string]struct{ begin, end func() }{
