@@ -27,7 +27,7 @@ func TestAConnectorComesToRestAndGoesOn(t *testing.T) {
 	var all sync.WaitGroup
 	all.Go(func() { _, _ = w.pay(again, card{}) })
 	all.Go(func() { _, _ = w.service.Refund(context.Background(), own, id, api.ModifyPayment{Amount: 1}, "") })
-	time.Sleep(50 * time.Millisecond) // what must not happen has time to
+	w.until("the second card was entered", func() bool { return w.payment(second).Attempts == 1 })
 	if n := len(w.acquirer.sales(second)); n != 0 || len(w.acquirer.refunds) != 0 {
 		t.Errorf("%d sales and %d refunds left while the connector was at rest", n, len(w.acquirer.refunds))
 	}
