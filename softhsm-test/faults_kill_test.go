@@ -103,8 +103,8 @@ func TestKilledAtEveryTransitionUnderLoadTheBooksAgreeToTheCent(t *testing.T) {
 // insists lets the server come to a place again and again, for as long as a session lasts.
 func (s *system) insists(place string) bool {
 	s.t.Helper()
-	for range 18 {
-		if s.dies(place, 5*time.Second) {
+	for range 15 {
+		if s.dies(place, 8*time.Second) { // sessions that are over are looked for every five
 			return true
 		}
 	}

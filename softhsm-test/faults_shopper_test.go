@@ -182,9 +182,9 @@ func TestWhateverAShopperDoesThePaymentIsChargedOnce(t *testing.T) {
 		}},
 		{"the challenge is loaded again, on either side", func(p api.Payment) {
 			s.challenged(p.CheckoutURL)
-			issuer := s.sends(s.opens(p.CheckoutURL, nil), "creq", nil) // the checkout page
-			issuer = s.sends(s.opens(p.CheckoutURL, nil), "creq", nil)
-			s.sends(s.sends(issuer, "password", password), "cres", nil)
+			again := s.opens(p.CheckoutURL, nil)
+			s.sends(again, "creq", nil)
+			s.sends(s.sends(s.sends(again, "creq", nil), "password", password), "cres", nil)
 			s.onceOnly(p.ID, 1)
 		}},
 		{"back from the challenge twice", func(p api.Payment) {

@@ -10,7 +10,7 @@ import (
 )
 
 // hasty makes a directory server that does not answer cost five seconds.
-var hasty = setting{"timeout: 15s                        # for AReq", "timeout: 5s                         # for AReq"}
+var hasty = setting{"timeout: 15s                      # for AReq", "timeout: 5s                         # for AReq"}
 
 // ask makes a payment of 1,250 cents by API, with more fields.
 func (s *system) ask(more string) (id, link string) {
