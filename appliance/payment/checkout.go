@@ -199,7 +199,7 @@ func (s *Service) enter(ctx context.Context, p *store.Payment, card pci.CardRef,
 		*p = current
 		return nil
 	})
-	s.notify(p.ID)
+	s.wake(p.ID)
 	return a, err
 }
 
@@ -210,7 +210,7 @@ func (s *Service) Await(ctx context.Context, session string) (api.CheckoutView, 
 		return api.CheckoutView{}, err
 	}
 	for {
-		v, err := s.awaitChange(ctx, session, p.ID)
+		v, err := s.awaitChange(ctx, p.ID)
 		if err != nil || v.State != api.CheckoutProcessing || ctx.Err() != nil {
 			return v, err // where ctx ended it is still processing: the page asks again
 		}
@@ -218,18 +218,32 @@ func (s *Service) Await(ctx context.Context, session string) (api.CheckoutView, 
 }
 
 // awaitChange looks at a payment, and waits for its next change if it is processing.
-func (s *Service) awaitChange(ctx context.Context, session, paymentID string) (api.CheckoutView, error) {
+func (s *Service) awaitChange(ctx context.Context, paymentID string) (api.CheckoutView, error) {
 	change, leave := s.watch(paymentID) // before the look, so that no change falls between
 	defer leave()
-	v, err := s.View(ctx, session)
-	if err != nil || v.State != api.CheckoutProcessing {
-		return v, err
+	p, err := s.cfg.Store.Read(ctx).Payment(paymentID)
+	if err != nil {
+		return api.CheckoutView{}, translate(err)
+	}
+	v := api.CheckoutView{State: s.state(p)}
+	if v.State != api.CheckoutProcessing || s.atIssuer(paymentID) { // else nobody needs to know more
+		if v, err = s.view(ctx, p); err != nil || v.State != api.CheckoutProcessing {
+			return v, err
+		}
 	}
 	select {
 	case <-change:
 	case <-ctx.Done():
 	}
+	if ctx.Err() != nil { // it is told as it was
+		return s.view(context.WithoutCancel(ctx), p)
+	}
 	return v, nil
+}
+
+// atIssuer reports whether the shopper's browser has something to do at the issuer.
+func (s *Service) atIssuer(paymentID string) bool {
+	return s.openMethod(paymentID) != nil || s.openChallenge(paymentID) != nil
 }
 
 // watched is a payment whose next change somebody waits for.

@@ -61,7 +61,7 @@ func (q Queries) CoveredRows(row func(name, hash string) error) error {
 }
 
 func (q Queries) coveredMerchants(hashed func(table, key string, value any) error) error {
-	if err := each(q, scanMerchant, func(m Merchant) error { return hashed("merchants", m.ID, m) },
+	if err := each(q, q.scanMerchant, func(m Merchant) error { return hashed("merchants", m.ID, m) },
 		"SELECT "+merchantColumns+" FROM merchants"); err != nil {
 		return err
 	}

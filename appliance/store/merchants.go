@@ -3,6 +3,9 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/finterra/finpay/pci"
@@ -34,31 +37,54 @@ type APIKey struct {
 
 const merchantColumns = "id, domain, profile, limits, return_hosts, webhook_hosts, created_at"
 
-func scanMerchant(row scanner) (Merchant, error) {
+// merchantTexts are the columns of a merchant that are JSON.
+type merchantTexts struct{ profile, limits, returns, webhooks string }
+
+// merchantsParsed are the merchants that were read, by these texts: every payment reads its merchant several times, and merchants
+// seldom change. Of each id the last one is kept.
+type merchantsParsed struct{ byID sync.Map }
+
+type merchantParsed struct {
+	texts merchantTexts
+	of    Merchant
+}
+
+// parse returns what the texts say. The maps and slices of m are the caller's own.
+func (c *merchantsParsed) parse(m *Merchant, texts merchantTexts) error {
+	if known, ok := c.byID.Load(m.ID); ok && known.(*merchantParsed).texts == texts {
+		of := &known.(*merchantParsed).of
+		m.Profile, m.Limits, m.ReturnHosts, m.WebhookHosts = of.Profile, maps.Clone(of.Limits), slices.Clone(of.ReturnHosts), slices.Clone(of.WebhookHosts)
+		return nil
+	}
+	for _, part := range []struct {
+		name, text string
+		into       any
+	}{
+		{"profile", texts.profile, &m.Profile}, {"limits", texts.limits, &m.Limits},
+		{"return hosts", texts.returns, &m.ReturnHosts}, {"webhook hosts", texts.webhooks, &m.WebhookHosts},
+	} {
+		if err := json.Unmarshal([]byte(part.text), part.into); err != nil {
+			return fmt.Errorf("merchant %s: %s: %w", m.ID, part.name, err)
+		}
+	}
+	kept := *m
+	kept.Limits, kept.ReturnHosts, kept.WebhookHosts = maps.Clone(m.Limits), slices.Clone(m.ReturnHosts), slices.Clone(m.WebhookHosts)
+	c.byID.Store(m.ID, &merchantParsed{texts, kept})
+	return nil
+}
+
+func (q Queries) scanMerchant(row scanner) (Merchant, error) {
 	var m Merchant
-	var profile, limits, returns, webhooks string
-	err := row.Scan(&m.ID, &m.Domain, &profile, &limits, &returns, &webhooks, scanTime{&m.CreatedAt})
-	if err != nil {
+	var texts merchantTexts
+	if err := row.Scan(&m.ID, &m.Domain, &texts.profile, &texts.limits, &texts.returns, &texts.webhooks, scanTime{&m.CreatedAt}); err != nil {
 		return m, translate(err)
 	}
-	if err := json.Unmarshal([]byte(profile), &m.Profile); err != nil {
-		return m, fmt.Errorf("merchant %s: profile: %w", m.ID, err)
-	}
-	if err := json.Unmarshal([]byte(limits), &m.Limits); err != nil {
-		return m, fmt.Errorf("merchant %s: limits: %w", m.ID, err)
-	}
-	if err := json.Unmarshal([]byte(returns), &m.ReturnHosts); err != nil {
-		return m, fmt.Errorf("merchant %s: return hosts: %w", m.ID, err)
-	}
-	if err := json.Unmarshal([]byte(webhooks), &m.WebhookHosts); err != nil {
-		return m, fmt.Errorf("merchant %s: webhook hosts: %w", m.ID, err)
-	}
-	return m, nil
+	return m, q.store.merchants.parse(&m, texts)
 }
 
 // Merchant returns one merchant.
 func (q Queries) Merchant(id string) (Merchant, error) {
-	return scanMerchant(q.q.QueryRowContext(q.ctx, "SELECT "+merchantColumns+" FROM merchants WHERE id = ?", id))
+	return q.scanMerchant(q.q.QueryRowContext(q.ctx, "SELECT "+merchantColumns+" FROM merchants WHERE id = ?", id))
 }
 
 // MerchantIDs returns the ids of all merchants.

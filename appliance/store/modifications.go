@@ -1,6 +1,8 @@
 package store
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/finterra/finpay/pci"
@@ -58,9 +60,12 @@ func (q Queries) Modification(id string) (Modification, error) {
 	return scanModification(q.q.QueryRowContext(q.ctx, "SELECT "+modificationColumns+" FROM modifications WHERE id = ?", id))
 }
 
-// Modifications returns those of a payment, oldest first.
+// Modifications returns those of a payment, oldest first. They are few, and each event asks for them: SQLite prepares a statement
+// that orders them anew each time, which costs more than the order.
 func (q Queries) Modifications(paymentID string) ([]Modification, error) {
-	return q.modifications("WHERE payment_id = ? ORDER BY created_at, id", paymentID)
+	list, err := q.modifications("WHERE payment_id = ?", paymentID)
+	slices.SortFunc(list, func(a, b Modification) int { return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID)) })
+	return list, err
 }
 
 // OpenModifications returns those that have not ended, oldest first.

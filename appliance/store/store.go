@@ -79,6 +79,8 @@ type Store struct {
 	tokens  *runs.Tree // nil in a store that only reads: another process moves the records
 	domains domains
 
+	merchants merchantsParsed
+
 	log      atomic.Int64    // number of the log that is open
 	retiring map[uint32]bool // versions of the tokenization key under which no token is issued any more; of the writer
 }
