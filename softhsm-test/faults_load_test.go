@@ -148,6 +148,8 @@ func (c *crowd) shops(ctx context.Context, rest string) {
 		return
 	}
 	switch number := simulator.Cards[rand.IntN(len(simulator.Cards))].Number; {
+	case rand.IntN(8) == 0: // the merchant thinks better of it
+		_, _, _ = c.do(ctx, http.MethodPost, "/v1/payments/"+p.ID+"/void", "")
 	case p.Token != "":
 		_, _, _ = c.shop.PayStored(ctx, p.CheckoutURL)
 	case rand.IntN(2) == 0 || p.Capture == "manual": // what can be captured, voided or refunded, or nearly

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/finterra/finpay/api"
+	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
 )
@@ -13,6 +14,7 @@ import (
 // withdraw ends a payment that nobody has paid yet: there is nothing at the acquirer to give up.
 func (s *Service) withdraw(ctx context.Context, caller api.Caller, id string, first store.Idempotent) error {
 	first.Answer = id
+	failpoint.Here("before payment.withdrawn")
 	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		if err := once(tx, first); err != nil {
 			return err
@@ -36,6 +38,7 @@ func (s *Service) withdraw(ctx context.Context, caller api.Caller, id string, fi
 		return nil
 	})
 	if err == nil {
+		failpoint.Here("after payment.withdrawn")
 		s.notify(id)
 	}
 	return err
