@@ -90,12 +90,12 @@ func TestKilledAtEveryTransitionUnderLoadTheBooksAgreeToTheCent(t *testing.T) {
 	s.atRest()
 	all := s.payments()
 	s.trueToTheBooks()
-	s.followsTheTable(all)
 	s.madeOnce(all)
 	s.told(h)
 	s.patiently("no card is held", func() bool { return s.metric("finpay_custody_cards") == 0 })
 	s.rowsAreCovered()
 	s.serve.stop()
+	s.followsTheTable(all)
 	s.verifyLog()
 	noCardDataIn(t, s.cfg.State())
 }
