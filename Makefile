@@ -82,7 +82,7 @@ fuzz: deps ## every fuzz target for FUZZTIME (10s)
 	@.ci/fuzz
 
 .PHONY: bench
-bench: deps ## speed against its targets; BENCH_JSON=FILE collects the figures
+bench: deps ## speed against its targets; BENCH_JSON=FILE collects the figures. BENCH_PAYMENTS (3000), BENCH_BASE: see docs/operations.md
 	@go test -tags bench -run '^TestFigures$$' -count 1 -p 1 -v -timeout $(TIMEOUT) ./hsm ./pci/custody ./pci/tokenization ./pci/acquiring/iso8583 ./appliance/ledger ./appliance/audit ./appliance/auditor ./softhsm-test/... | grep -vE '^(=== RUN|--- PASS|PASS|ok|\?)'
 
 .PHONY: cover
