@@ -99,11 +99,11 @@ func (r *ride) paysAgain(challenge bool) {
 func (r *ride) modified() {
 	r.paysSealed(r.card(), api.StatusCaptured)
 	token := r.payment(r.newest()).Token
-	r.system.modify(r.newest(), "refunds", `{"amount":100}`)
+	r.modify(r.newest(), "refunds", `{"amount":100}`)
 	original := r.newest()
 	for _, what := range []string{"capture", "void"} {
 		p := r.again(token, fmt.Sprintf(`"initiator":"merchant","original":%q,"capture":"manual"`, original))
-		r.system.modify(p.ID, what, "{}")
+		r.modify(p.ID, what, "{}")
 	}
 }
 

@@ -218,7 +218,7 @@ func TestAMerchantsPaymentThatIsSlowIsShownAsItStands(t *testing.T) {
 	original, token := w.stored()
 	w.cards.keep(token, card{hold: true})
 	p := w.again(byMerchant(token, original), "")
-	if p.Status != api.StatusAuthorizing {
+	if p.Status != api.StatusAuthenticating && p.Status != api.StatusAuthorizing {
 		t.Errorf("shown as %s", p.Status)
 	}
 	w.until("the sale is there", func() bool { return w.acquirer.holds(p.ID) })
