@@ -29,32 +29,31 @@ func (s *Service) storedCard(read store.Queries, m store.Merchant, token pci.Tok
 	return row, nil
 }
 
-// agreement finds the attempt by which a customer agreed to what their merchant does with a stored card later: the last one
-// of an approved payment, by the customer and with the same card.
-func agreement(read store.Queries, m store.Merchant, original string, card store.Token) (store.Attempt, error) {
+// agreement refuses an original by which no customer has agreed to what their merchant does with a stored card: it is an approved
+// payment of the customer's own, with the same card.
+func agreement(read store.Queries, m store.Merchant, original string, card store.Token) error {
 	no := api.ErrInvalid.At("/original")
 	p, a, err := subject(read, original)
 	switch {
 	case errors.Is(err, store.ErrNotFound) || err == nil && p.MerchantID != m.ID:
-		return store.Attempt{}, no.With("There is no such payment.")
+		return no.With("There is no such payment.")
 	case err != nil:
-		return store.Attempt{}, err
+		return err
 	case p.Initiator == pci.ByMerchant:
-		return store.Attempt{}, no.With("Name the payment that the customer made, not one of the merchant's own.")
+		return no.With("Name the payment that the customer made, not one of the merchant's own.")
 	case a == nil || a.Status != attemptAuthorized && a.Status != attemptCaptured:
-		return store.Attempt{}, no.With("That payment was not approved.")
-	}
-	if a.Token == card.Token || a.Token == card.ReplacedBy {
-		return *a, nil
+		return no.With("That payment was not approved.")
+	case a.Token == card.Token || a.Token == card.ReplacedBy:
+		return nil
 	}
 	earlier, err := read.Token(a.Domain, a.Token)
 	if err == nil && a.Domain == m.Domain && earlier.ReplacedBy == card.Token {
-		return *a, nil
+		return nil
 	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return store.Attempt{}, err
+		return err
 	}
-	return store.Attempt{}, no.With("That payment was made with another card.")
+	return no.With("That payment was made with another card.")
 }
 
 // PayStored implements [api.Checkout].
