@@ -144,7 +144,8 @@ func (s *Service) putStored(tx *ledger.Tx, p *store.Payment, card store.Token, f
 // cardholder is not there: nobody is authenticated.
 func (s *Service) collect(ctx context.Context, p store.Payment, a store.Attempt) {
 	failpoint.Here("after payment.card_chosen")
-	s.notify(p.ID)
+	id := p.ID // p is the attempt's own from now on
+	s.notify(id)
 	started := s.start(func(ctx context.Context) {
 		m, err := s.cfg.Store.Read(ctx).Merchant(p.MerchantID)
 		var earlier string
@@ -159,7 +160,7 @@ func (s *Service) collect(ctx context.Context, p store.Payment, a store.Attempt)
 			Amount: p.Amount, Merchant: m.Profile, Exemption: p.Wishes.Exemption}, false)
 	})
 	if started { // else the next process ends it
-		s.awaitCollected(ctx, p.ID)
+		s.awaitCollected(ctx, id)
 	}
 }
 
