@@ -14,8 +14,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
@@ -42,10 +40,6 @@ func newSecret() string {
 	secret := make([]byte, 32)
 	_, _ = rand.Read(secret)
 	return base64.RawURLEncoding.EncodeToString(secret)
-}
-
-func newID(prefix string, now time.Time) string {
-	return prefix + "_" + ulid.MustNew(ulid.Timestamp(now), rand.Reader).String()
 }
 
 // Link makes a single-use link for a named person, and returns its secret, which is not kept.
@@ -82,8 +76,8 @@ func (s *Service) grant(ctx context.Context, by ledger.Operator, name string, la
 		return g, fmt.Errorf("a name of 1 to %d printable characters is wanted", maxName)
 	}
 	now := s.cfg.Now().UTC()
-	g.ID, g.CreatedAt, g.ExpiresAt = newID("agr", now), now, now.Add(lasts)
-	fresh := newID("aud", now)
+	g.ID, g.CreatedAt, g.ExpiresAt = store.NewID("agr"), now, now.Add(lasts)
+	fresh := store.NewID("aud")
 	_, err := s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
 		known, err := tx.AuditorNamed(name)
 		if errors.Is(err, store.ErrNotFound) {

@@ -166,7 +166,7 @@ func (s *Service) enter(ctx context.Context, p *store.Payment, card pci.CardRef,
 	}
 	form := entered.Form
 	if form == "" {
-		form = newID("form") // a client that shows no form of ours submits each card once
+		form = store.NewID("form") // a client that shows no form of ours submits each card once
 	}
 	var a store.Attempt
 	_, err = s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {

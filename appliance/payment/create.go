@@ -82,7 +82,7 @@ func (s *Service) accept(m store.Merchant, request api.CreatePayment) error {
 
 // newPayment is the row of a payment that is not entered yet.
 func (s *Service) newPayment(ctx context.Context, m store.Merchant, request api.CreatePayment) (store.Payment, error) {
-	id := newID("pay")
+	id := store.NewID("pay")
 	_, hash, err := s.cfg.Merchants.Session(ctx, id)
 	now := s.cfg.Now()
 	return store.Payment{ID: id, MerchantID: m.ID, SessionHash: hash, Amount: pci.Amount{Minor: request.Amount, Currency: request.Currency},
@@ -112,7 +112,7 @@ func (s *Service) putNew(tx *ledger.Tx, p *store.Payment, m store.Merchant, by p
 	if p.Initiator != pci.ByMerchant {
 		return nil, nil //nolint:nilnil // the shopper makes the attempts
 	}
-	a, err := s.putStored(tx, p, card, newID("form"), by.actor, by.origin)
+	a, err := s.putStored(tx, p, card, store.NewID("form"), by.actor, by.origin)
 	return &a, err
 }
 

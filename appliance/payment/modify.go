@@ -167,7 +167,7 @@ func (s *Service) enterFor(ctx context.Context, id string) (leave func(), err er
 
 // announce commits a modification with its signed entry. The caller sends it, and lands it when that is done.
 func (s *Service) announce(ctx context.Context, by party, c change, first store.Idempotent) (store.Modification, error) {
-	m := store.Modification{ID: newID(kinds[c.Kind].prefix), PaymentID: c.Payment, Kind: c.Kind, Status: store.ModificationPending}
+	m := store.Modification{ID: store.NewID(kinds[c.Kind].prefix), PaymentID: c.Payment, Kind: c.Kind, Status: store.ModificationPending}
 	first.Answer = m.ID
 	s.takeOff(m.ID) // before the queue can see it
 	failpoint.Here("before " + kinds[c.Kind].announced)
@@ -293,14 +293,23 @@ func (s *Service) ended(ctx context.Context, paymentID, id string, err error) (s
 	if err != nil || id == paymentID { // which was withdrawn: there is no modification
 		return store.Modification{}, err
 	}
+	var m store.Modification
+	s.patiently(ctx, paymentID, func() (over bool) {
+		m, err = s.cfg.Store.Read(context.WithoutCancel(ctx)).Modification(id)
+		return err != nil || !m.Open()
+	})
+	return m, translate(err)
+}
+
+// patiently looks at a payment, and again at each of its changes, until what is waited for is over, or patience or ctx is.
+func (s *Service) patiently(ctx context.Context, paymentID string, look func() (over bool)) {
 	patience := time.NewTimer(s.cfg.Patience)
 	defer patience.Stop()
 	for {
 		change, leave := s.watch(paymentID) // before the look, so that no change falls between
-		m, err := s.cfg.Store.Read(context.WithoutCancel(ctx)).Modification(id)
-		if err != nil || !m.Open() || ctx.Err() != nil {
+		if look() || ctx.Err() != nil {
 			leave()
-			return m, translate(err)
+			return
 		}
 		select {
 		case <-change:
@@ -311,7 +320,7 @@ func (s *Service) ended(ctx context.Context, paymentID, id string, err error) (s
 		case <-ctx.Done():
 		}
 		leave()
-		return m, nil
+		return
 	}
 }
 

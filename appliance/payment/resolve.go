@@ -283,5 +283,5 @@ func putEvent(tx *ledger.Tx, event string, p store.Payment, a *store.Attempt, no
 	if err != nil {
 		return fmt.Errorf("event of payment %s: %w", p.ID, err)
 	}
-	return tx.PutEvent(store.Event{ID: newID("evt"), MerchantID: p.MerchantID, PaymentID: p.ID, Type: eventName(event), Body: body, CreatedAt: now})
+	return tx.PutEvent(store.Event{ID: store.NewID("evt"), MerchantID: p.MerchantID, PaymentID: p.ID, Type: eventName(event), Body: body, CreatedAt: now})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/failpoint"
@@ -87,7 +86,7 @@ func (s *Service) choose(ctx context.Context, p *store.Payment, form string, bro
 		return store.Attempt{}, err
 	}
 	if form == "" {
-		form = newID("form")
+		form = store.NewID("form")
 	}
 	var a store.Attempt
 	_, err = s.cfg.Ledger.Commit(ctx, func(tx *ledger.Tx) error {
@@ -160,30 +159,10 @@ func (s *Service) collect(ctx context.Context, p store.Payment, a store.Attempt)
 			Amount: p.Amount, Merchant: m.Profile, Exemption: p.Wishes.Exemption}, false)
 	})
 	if started { // else the next process ends it
-		s.awaitCollected(ctx, id)
-	}
-}
-
-func (s *Service) awaitCollected(ctx context.Context, id string) {
-	patience := time.NewTimer(s.cfg.Patience)
-	defer patience.Stop()
-	for {
-		change, leave := s.watch(id) // before the look, so that no change falls between
-		p, err := s.cfg.Store.Read(ctx).Payment(id)
-		if err != nil || p.Status != string(api.StatusAuthenticating) && p.Status != string(api.StatusAuthorizing) {
-			leave()
-			return
-		}
-		select {
-		case <-change:
-			leave()
-			continue
-		case <-patience.C:
-		case <-s.closing:
-		case <-ctx.Done():
-		}
-		leave()
-		return
+		s.patiently(ctx, id, func() bool {
+			now, err := s.cfg.Store.Read(ctx).Payment(id)
+			return err != nil || now.Status != string(api.StatusAuthenticating) && now.Status != string(api.StatusAuthorizing)
+		})
 	}
 }
 

@@ -18,13 +18,10 @@ package settlement
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"time"
-
-	"github.com/oklog/ulid/v2"
 
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
@@ -164,7 +161,7 @@ func (s *Service) announce(ctx context.Context, c Connector) (list []store.Settl
 		list = list[:0]
 		now := s.cfg.Now()
 		for _, b := range batches {
-			p := store.Settlement{ID: "set_" + ulid.MustNew(ulid.Timestamp(now), rand.Reader).String(), Connector: c.Name, Terminal: b.terminal, Currency: b.currency,
+			p := store.Settlement{ID: store.NewID("set"), Connector: c.Name, Terminal: b.terminal, Currency: b.currency,
 				Log: b.log, From: b.from, Through: b.through, Status: store.SettlementPending, Ours: b.totals, CreatedAt: now, UpdatedAt: now}
 			m, err := merchantOf(tx.Queries, b.terminal)
 			if err != nil {

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/oklog/ulid/v2"
-
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/store"
@@ -27,7 +25,7 @@ const (
 // all of it. A key has one import at a time.
 func OpenImport(ctx context.Context, l *ledger.Ledger, by ledger.Operator, keyID string, bound int, length time.Duration, reason string) (store.Import, error) {
 	now := time.Now()
-	i := store.Import{ID: "imp_" + ulid.Make().String(), KeyID: keyID, Bound: bound, OpenedAt: now, Until: now.Add(length)}
+	i := store.Import{ID: store.NewID("imp"), KeyID: keyID, Bound: bound, OpenedAt: now, Until: now.Add(length)}
 	switch {
 	case bound < 1 || bound > MaxImportBound:
 		return i, fmt.Errorf("the bound of an import is 1 to %d cards that begin and end alike", MaxImportBound)

@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/oklog/ulid/v2"
 
 	"github.com/finterra/finpay/api"
 	"github.com/finterra/finpay/appliance/ledger"
@@ -19,11 +17,6 @@ import (
 
 // triesShown is how many tries of a delivery are shown.
 const triesShown = 100
-
-// newID returns a sortable id such as "whe_01J…". It grants nothing. ulid.Make would not take its entropy from crypto/rand.
-func newID(prefix string) string {
-	return prefix + "_" + ulid.MustNew(ulid.Timestamp(time.Now()), rand.Reader).String()
-}
 
 // List implements [api.Events].
 func (r *Register) List(ctx context.Context, caller api.Caller, query api.ListEvents) (api.EventList, error) {

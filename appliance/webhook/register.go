@@ -92,7 +92,7 @@ func (r *Register) Equip(ctx context.Context, by ledger.Operator, merchantID, ad
 
 func (r *Register) create(ctx context.Context, who actor, request api.CreateEndpoint, first noting) (api.Endpoint, error) {
 	now := r.cfg.Now()
-	e := store.Endpoint{ID: newID("whe"), MerchantID: who.merchant, URL: request.URL, Types: request.EventTypes,
+	e := store.Endpoint{ID: store.NewID("whe"), MerchantID: who.merchant, URL: request.URL, Types: request.EventTypes,
 		Status: statusOf(request.Enabled == nil || *request.Enabled), CreatedAt: now, UpdatedAt: now}
 	secret, sealed, err := r.cfg.Merchants.NewWebhookSecret(e)
 	if err != nil {
