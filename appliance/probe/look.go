@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 
 	"github.com/chromedp/cdproto/network"
@@ -52,8 +53,11 @@ func (c cli) look(ctx context.Context, address string) (seen, error) {
 	if s.Inline, err = chromedp.Run(tab, chromedp.Evaluate[int](countInline)); err != nil {
 		return seen{}, err
 	}
-	s.Loaded, err = received.loaded(tab)
-	return s, err
+	s.Loaded = received.loaded(func(id network.RequestID) ([]byte, error) {
+		body, err := chromedp.Call(tab, network.GetResponseBody, network.GetResponseBodyParams{RequestID: id})
+		return body.Body, err
+	})
+	return s, tab.Err() // a page that is known in part has not changed for that
 }
 
 // countInline counts what runs or styles without being loaded.
@@ -82,22 +86,25 @@ func (r *receiver) take(event any) {
 	r.responses = append(r.responses, received)
 }
 
-// loaded hashes the bytes that were received.
-func (r *receiver) loaded(tab context.Context) ([]loaded, error) {
+// loaded hashes the bytes that were received. What arrives meanwhile is not among them.
+func (r *receiver) loaded(body func(network.RequestID) ([]byte, error)) []loaded {
+	// The lock is not held while the browser is asked: its answer comes over the same connection as the events, after those
+	// that wait for the lock.
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	responses := slices.Clone(r.responses)
+	r.mu.Unlock()
 	var all []loaded
-	for _, response := range r.responses {
+	for _, response := range responses {
 		u, err := url.Parse(response.Response.URL)
 		if err != nil || u.Path == "/favicon.ico" { // which browsers ask for by themselves, and never run
 			continue
 		}
 		l := loaded{Type: string(response.Type), Path: u.Path, Status: response.Response.Status}
-		if body, err := chromedp.Call(tab, network.GetResponseBody, network.GetResponseBodyParams{RequestID: response.RequestID}); err == nil {
-			sum := sha512.Sum384(body.Body)
+		if text, err := body(response.RequestID); err == nil {
+			sum := sha512.Sum384(text)
 			l.Integrity = "sha384-" + base64.StdEncoding.EncodeToString(sum[:])
 		}
 		all = append(all, l)
 	}
-	return all, nil
+	return all
 }
