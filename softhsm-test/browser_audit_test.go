@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
 )
 
@@ -94,9 +93,7 @@ func TestBrowserAuditor(t *testing.T) {
 			}
 		},
 		"without scripts": func(p *person) {
-			if _, err := chromedp.Call(p.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true}); err != nil {
-				p.t.Fatal(err)
-			}
+			p.scripts(false)
 			p.signsIn()
 			p.does("search", chromedp.SendKeys(chromedp.CSS("#resource"), id), chromedp.Click(chromedp.CSS(".search button")))
 			p.reads("payment.captured")

@@ -25,9 +25,7 @@ func (p *person) posts() func() []string {
 	p.t.Helper()
 	var mu sync.Mutex
 	var bodies []string
-	if _, err := chromedp.Call(p.ctx, network.Enable, network.EnableParams{}); err != nil {
-		p.t.Fatal(err)
-	}
+	tell(p, network.Enable, network.EnableParams{})
 	err := chromedp.Listen(p.ctx, func(event any) {
 		sent, ok := event.(*network.EventRequestWillBeSent)
 		if !ok || sent.Request.Method != http.MethodPost || !strings.HasPrefix(sent.Request.URL, p.cfg.PublicURL) {

@@ -143,18 +143,14 @@ const typing = `function type(id, text) { const i = document.getElementById(id);
 func TestBrowserPages(t *testing.T) {
 	server, checker, pictures := exhibition(t), axe(t), os.Getenv("SCREENSHOTS")
 	p := sitDown(t, pagesAlone())
-	if _, err := chromedp.Call(p.ctx, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: true}); err != nil { // axe-core writes markup
-		t.Fatal(err)
-	}
+	tell(p, page.SetBypassCSP, page.SetBypassCSPParams{Enabled: true}) // axe-core writes markup
 	for _, look := range []looks{{"light", 320, 640}, {"dark", 1100, 900}, {"light", 1100, 900}, {"dark", 360, 740}} {
 		if pictures == "" && (look.width == 1100) == (look.scheme == "light") {
 			continue // a phone by day and a desk by night show each colour and each width
 		}
 		p.does("look otherwise", chromedp.EmulateViewport(look.width, look.height, chromedp.EmulateMobile))
 		media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: look.scheme}, {Name: "prefers-reduced-motion", Value: "reduce"}}}
-		if _, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, media); err != nil {
-			t.Fatal(err)
-		}
+		tell(p, emulation.SetEmulatedMedia, media)
 		languages := []string{"en", "ms", "ar", "zh"}
 		if pictures == "" && look.scheme == "dark" {
 			languages = []string{"en", "ar"} // colours are the same in all, and run both ways in these

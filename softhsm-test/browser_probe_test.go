@@ -3,6 +3,7 @@
 package softhsmtest_test
 
 import (
+	"context"
 	"crypto/tls"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestBrowserProbeFindsWhatHasChanged(t *testing.T) {
@@ -24,7 +26,10 @@ func TestBrowserProbeFindsWhatHasChanged(t *testing.T) {
 	link := s.create().CheckoutURL
 	run := func(args ...string) (int, string) {
 		t.Helper()
-		command := exec.Command(probe, append([]string{"--browser", chromium(t), "--insecure", "--root"}, args...)...)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		command := exec.CommandContext(ctx, probe, append([]string{"--browser", chromium(t), "--insecure", "--root"}, args...)...)
+		command.WaitDelay = time.Second // a browser that it leaves behind keeps its output open
 		out, err := command.CombinedOutput()
 		if command.ProcessState == nil {
 			t.Fatal(err)

@@ -59,20 +59,31 @@ func sitDown(t *testing.T, s *system) *person {
 	t.Cleanup(end)
 	ctx, leave := chromedp.NewContext(allocator)
 	t.Cleanup(func() {
-		if err := chromedp.Cancel(ctx); err != nil {
-			t.Errorf("the browser did not end: %v", err)
+		// Chromium does not always end when it is asked to; it is killed then.
+		closing, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if err := chromedp.Cancel(closing); err != nil {
+			t.Logf("the browser did not end by itself: %v", err)
 		}
 		leave()
 	})
 	p := &person{system: s, ctx: ctx}
 	s.t = t
-	// The first call starts the browser, which lives as long as its context: it carries no deadline.
-	if err := chromedp.Listen(ctx, p.listen); err != nil {
-		t.Fatal(err)
+	p.begins(leave)
+	return p
+}
+
+// begins opens the person's browser, or another tab of it, and holds it to its pages' Content-Security-Policy.
+func (p *person) begins(leave func()) {
+	p.t.Helper()
+	// The first call starts the browser, or the tab, which lives as long as its context: it carries no deadline.
+	late := time.AfterFunc(time.Minute, leave)
+	defer late.Stop()
+	if err := chromedp.Listen(p.ctx, p.listen); err != nil {
+		p.t.Fatalf("the browser does not start: %v", err)
 	}
-	if _, err := chromedp.Call(ctx, log.Enable, cdp.Empty{}); err != nil {
-		t.Fatal(err)
-	}
+	tell(p, log.Enable, cdp.Empty{})
+	t := p.t
 	t.Cleanup(func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -80,7 +91,6 @@ func sitDown(t *testing.T, s *system) *person {
 			t.Errorf("the browser refused something: %s", breach)
 		}
 	})
-	return p
 }
 
 // listen keeps what the browser says about a page's Content-Security-Policy.
@@ -101,6 +111,16 @@ func (p *person) does(what string, steps ...chromedp.Action[chromedp.Void]) {
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		p.t.Fatalf("%s: %v\nthe page says: %s", what, err, p.page())
+	}
+}
+
+// tell gives the browser a command of its protocol.
+func tell[P, R any](p *person, command cdp.Command[P, R], params P) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	defer cancel()
+	if _, err := chromedp.Call(ctx, command, params); err != nil {
+		p.t.Fatalf("%s: %v", command.Method, err)
 	}
 }
 
@@ -216,9 +236,7 @@ func (p *person) thanked(id string) {
 // scripts lets pages run theirs, or not.
 func (p *person) scripts(run bool) {
 	p.t.Helper()
-	if _, err := chromedp.Call(p.ctx, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !run}); err != nil {
-		p.t.Fatal(err)
-	}
+	tell(p, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: !run})
 }
 
 // number checks that the number alone is marked as wrong, says why, and has the focus.

@@ -5,8 +5,6 @@ package softhsmtest_test
 import (
 	"testing"
 
-	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/chromedp"
 
 	"github.com/finterra/finpay/api"
@@ -19,20 +17,7 @@ func (p *person) opensTab() (tab *person, closes func()) {
 	ctx, cancel := chromedp.NewContext(p.ctx)
 	p.t.Cleanup(cancel)
 	tab = &person{system: p.system, ctx: ctx}
-	// The first call opens the tab, which lives as long as its context: it carries no deadline.
-	if err := chromedp.Listen(ctx, tab.listen); err != nil {
-		p.t.Fatal(err)
-	}
-	if _, err := chromedp.Call(ctx, log.Enable, cdp.Empty{}); err != nil {
-		p.t.Fatal(err)
-	}
-	p.t.Cleanup(func() {
-		tab.mu.Lock()
-		defer tab.mu.Unlock()
-		for _, breach := range tab.breaches {
-			p.t.Errorf("the browser refused something: %s", breach)
-		}
-	})
+	tab.begins(cancel)
 	return tab, cancel
 }
 
