@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 )
@@ -16,8 +17,8 @@ var ErrNoDataObjects = errors.New("hsm: this hsm token keeps no data objects")
 const dataApplication = "finpay"
 
 // PutData keeps value, which is no secret, as the one data object of a label on the hsm token (CKO_DATA, CKA_TOKEN), and
-// destroys those that had the label before. It makes the new one first: whoever is interrupted leaves two, and never
-// none. Changing CKA_VALUE in place would not do, since a module may tear it when the power fails.
+// destroys those that had the label before. It makes the new one first and reads it back: whoever is interrupted leaves
+// two, and never none. Changing CKA_VALUE in place would not do, since a module may tear it when the power fails.
 func (e *Engine) PutData(ctx context.Context, label string, value []byte) error {
 	err := e.do(ctx, func(s *session) error { return e.putData(s.handle, label, value) })
 	if isCode(err, refusals...) {
@@ -64,22 +65,51 @@ func (e *Engine) putData(s pkcs11.SessionHandle, label string, value []byte) err
 	if err != nil {
 		return err
 	}
-	if _, err := e.module.CreateObject(s, []*pkcs11.Attribute{
-		pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_DATA),
-		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
-		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, e.cfg.Profile.DataObjects != PublicData),
-		pkcs11.NewAttribute(pkcs11.CKA_APPLICATION, dataApplication),
-		pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
-		pkcs11.NewAttribute(pkcs11.CKA_VALUE, value),
-	}); err != nil {
+	kept, err := e.createData(s, label, value)
+	if err != nil {
 		return err
 	}
+	// A module may answer OK and have lost an attribute: what no search finds, or reads otherwise, replaces nothing.
+	if err := e.checkData(s, kept, label, value); err != nil {
+		return errors.Join(err, e.destroyOnToken(s, kept))
+	}
 	for _, handle := range older {
-		if err := e.module.DestroyObject(s, handle); err != nil {
+		if err := e.destroyOnToken(s, handle); err != nil {
 			return fmt.Errorf("destroy the former one: %w", err)
 		}
 	}
 	return nil
+}
+
+func (e *Engine) createData(s pkcs11.SessionHandle, label string, value []byte) (made pkcs11.ObjectHandle, err error) {
+	err = e.alone(func() (err error) {
+		made, err = e.module.CreateObject(s, []*pkcs11.Attribute{
+			pkcs11.NewAttribute(pkcs11.CKA_CLASS, pkcs11.CKO_DATA),
+			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
+			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, e.cfg.Profile.DataObjects != PublicData),
+			pkcs11.NewAttribute(pkcs11.CKA_APPLICATION, dataApplication),
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label),
+			pkcs11.NewAttribute(pkcs11.CKA_VALUE, value),
+		})
+		return err
+	})
+	return made, err
+}
+
+// checkData finds an object that was just made by its label and reads it.
+func (e *Engine) checkData(s pkcs11.SessionHandle, made pkcs11.ObjectHandle, label string, value []byte) error {
+	found, err := e.findData(s, label)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(found, made) {
+		return errors.New("the object was made and cannot be found")
+	}
+	got, err := e.dataValue(s, made)
+	if err == nil && !bytes.Equal(got, value) {
+		err = errors.New("another value is read than was kept")
+	}
+	return err
 }
 
 func (e *Engine) findData(s pkcs11.SessionHandle, label string) ([]pkcs11.ObjectHandle, error) {
@@ -134,7 +164,7 @@ func (t *trial) head() (detail string, err error) {
 func (e *Engine) destroyData(s pkcs11.SessionHandle, label string) error {
 	handles, err := e.findData(s, label)
 	for _, handle := range handles {
-		err = errors.Join(err, e.module.DestroyObject(s, handle))
+		err = errors.Join(err, e.destroyOnToken(s, handle))
 	}
 	return err
 }

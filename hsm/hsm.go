@@ -137,6 +137,8 @@ type Engine struct {
 	failed   chan struct{} // closed when the engine has failed
 	failure  atomic.Pointer[error]
 
+	shelf sync.RWMutex // the objects on the hsm token: see [Engine.alone]
+
 	sightings sync.Mutex
 	sighted   map[sighting]bool // keys that were found once
 	missed    time.Time         // when the module was last started again for one of them

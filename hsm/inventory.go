@@ -128,6 +128,8 @@ func (e *Engine) objects(ctx context.Context) ([]tokenObject, error) {
 
 // findAll returns every object that a template matches.
 func (e *Engine) findAll(s *session, template []*pkcs11.Attribute) (handles []pkcs11.ObjectHandle, err error) {
+	e.shelf.RLock()
+	defer e.shelf.RUnlock()
 	if err := e.module.FindObjectsInit(s.handle, template); err != nil {
 		return nil, err
 	}
@@ -190,4 +192,23 @@ func className(class uint) string {
 	default:
 		return fmt.Sprintf("class 0x%x", class)
 	}
+}
+
+// alone makes or destroys an object on the hsm token while no search is under way in this process. SoftHSM2 2.6.1 reads every
+// object back from its file for a search, also one that another call is still writing, whose attributes it then drops: the call
+// fails with CKR_GENERAL_ERROR, or leaves an object that no search finds again.
+func (e *Engine) alone(change func() error) error {
+	e.shelf.Lock()
+	defer e.shelf.Unlock()
+	return change()
+}
+
+// destroyOnToken destroys an object on the hsm token. One that is gone already is no error: SoftHSM2 shows an object twice that
+// was made while another process changed the hsm token, and both are the same.
+func (e *Engine) destroyOnToken(s pkcs11.SessionHandle, handle pkcs11.ObjectHandle) error {
+	err := e.alone(func() error { return e.module.DestroyObject(s, handle) })
+	if isCode(err, pkcs11.CKR_OBJECT_HANDLE_INVALID) {
+		return nil
+	}
+	return err
 }

@@ -134,8 +134,10 @@ func (e *Engine) Generate(ctx context.Context, key Key, spec Spec) (Birth, error
 }
 
 func (e *Engine) generate(s *session, key Key, spec Spec) error {
-	_, _, err := e.generateKey(s.handle, key, spec, true)
-	return err
+	return e.alone(func() error {
+		_, _, err := e.generateKey(s.handle, key, spec, true)
+		return err
+	})
 }
 
 // Inspect reads a key's attributes and computes its check value.
@@ -276,7 +278,7 @@ func (e *Engine) destroy(ctx context.Context, key Key, kind Kind) error {
 			if err != nil {
 				return err
 			}
-			if err := e.module.DestroyObject(s.handle, handle); err != nil {
+			if err := e.destroyOnToken(s.handle, handle); err != nil {
 				return err
 			}
 		}
@@ -371,13 +373,7 @@ func (e *Engine) lookUp(s *session, key Key, class uint) (pkcs11.ObjectHandle, e
 		pkcs11.NewAttribute(pkcs11.CKA_ID, key.ID()),
 		pkcs11.NewAttribute(pkcs11.CKA_LABEL, key.Label()),
 	}
-	if err := e.module.FindObjectsInit(s.handle, template); err != nil {
-		return 0, err
-	}
-	found, _, err := e.module.FindObjects(s.handle, 2)
-	if finalErr := e.module.FindObjectsFinal(s.handle); err == nil {
-		err = finalErr
-	}
+	found, err := e.findAll(s, template)
 	if err != nil {
 		return 0, err
 	}

@@ -179,7 +179,10 @@ func (e *Engine) unwrap(ctx context.Context, kek Key, wrapped Wrapped, key Key, 
 		if err != nil {
 			return err
 		}
-		_, err = e.module.UnwrapKey(s.handle, mechanism, under, wrapped.Bytes, template)
+		err = e.alone(func() error {
+			_, err := e.module.UnwrapKey(s.handle, mechanism, under, wrapped.Bytes, template)
+			return err
+		})
 		if isCode(err, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_FUNCTION_FAILED, pkcs11.CKR_WRAPPED_KEY_INVALID,
 			pkcs11.CKR_WRAPPED_KEY_LEN_RANGE, pkcs11.CKR_ENCRYPTED_DATA_INVALID, pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE, pkcs11.CKR_DATA_INVALID) {
 			return ErrNotAuthentic // SoftHSM2 answers GENERAL_ERROR, which must not look like a lost device
