@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/miekg/pkcs11"
 )
@@ -65,13 +64,24 @@ func (e *Engine) putData(s pkcs11.SessionHandle, label string, value []byte) err
 	if err != nil {
 		return err
 	}
-	kept, err := e.createData(s, label, value)
+	before, err := e.countData(s, older, value)
+	if err != nil {
+		return err
+	}
+	made, err := e.createData(s, label, value)
 	if err != nil {
 		return err
 	}
 	// A module may answer OK and have lost an attribute: what no search finds, or reads otherwise, replaces nothing.
-	if err := e.checkData(s, kept, label, value); err != nil {
-		return errors.Join(err, e.destroyOnToken(s, kept))
+	all, err := e.findData(s, label)
+	if err == nil {
+		var after int
+		if after, err = e.countData(s, all, value); err == nil && after <= before {
+			err = errors.New("the object was made, and cannot be found and read")
+		}
+	}
+	if err != nil {
+		return errors.Join(err, e.destroyOnToken(s, made))
 	}
 	for _, handle := range older {
 		if err := e.destroyOnToken(s, handle); err != nil {
@@ -96,20 +106,19 @@ func (e *Engine) createData(s pkcs11.SessionHandle, label string, value []byte) 
 	return made, err
 }
 
-// checkData finds an object that was just made by its label and reads it.
-func (e *Engine) checkData(s pkcs11.SessionHandle, made pkcs11.ObjectHandle, label string, value []byte) error {
-	found, err := e.findData(s, label)
-	if err != nil {
-		return err
+// countData counts the objects that have a value. Their handles would not tell which is which: a module may give an object another
+// one with each search.
+func (e *Engine) countData(s pkcs11.SessionHandle, handles []pkcs11.ObjectHandle, value []byte) (n int, err error) {
+	for _, handle := range handles {
+		got, err := e.dataValue(s, handle)
+		if err != nil {
+			return 0, err
+		}
+		if bytes.Equal(got, value) {
+			n++
+		}
 	}
-	if !slices.Contains(found, made) {
-		return errors.New("the object was made and cannot be found")
-	}
-	got, err := e.dataValue(s, made)
-	if err == nil && !bytes.Equal(got, value) {
-		err = errors.New("another value is read than was kept")
-	}
-	return err
+	return n, nil
 }
 
 func (e *Engine) findData(s pkcs11.SessionHandle, label string) ([]pkcs11.ObjectHandle, error) {
