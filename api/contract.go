@@ -61,6 +61,8 @@ type Payments interface {
 	// Refund gives captured money back, or a part of it, in the same manner.
 	Refund(ctx context.Context, caller Caller, id string, request ModifyPayment, idempotencyKey string) (Modification, error)
 	Refunds(ctx context.Context, caller Caller, id string) (RefundList, error)
+	// ForgetCustomer deletes what was told of a payment's customer. Where nothing was, nothing is wrong.
+	ForgetCustomer(ctx context.Context, caller Caller, id string) error
 }
 
 // Checkout is what the shopper's page does. A session is the secret part of a checkout URL; one that is unknown

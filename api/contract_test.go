@@ -121,6 +121,13 @@ func (a *appliance) Refunds(ctx context.Context, c Caller, id string) (RefundLis
 	return RefundList{Refunds: []Modification{m}}, err
 }
 
+func (a *appliance) ForgetCustomer(_ context.Context, _ Caller, id string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.modified = append(a.modified, "forget "+id)
+	return a.err
+}
+
 func (a *appliance) List(ctx context.Context, c Caller, q ListPayments) (PaymentList, error) {
 	a.listed = q
 	p, err := a.Get(ctx, c, "pay_01")

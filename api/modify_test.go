@@ -82,3 +82,17 @@ func TestRefundsAreListed(t *testing.T) {
 	d.err = ErrNotFound
 	wantProblem(t, d.send(t, request(http.MethodGet, "/v1/payments/pay_01/refunds", "")), ErrNotFound, "")
 }
+
+func TestACustomerIsForgotten(t *testing.T) {
+	d := newDesk(Limits{})
+	if w := d.send(t, request(http.MethodDelete, "/v1/payments/pay_01/customer", "")); w.Code != http.StatusNoContent || w.Body.Len() != 0 || d.modified[0] != "forget pay_01" {
+		t.Errorf("%d %s, did %v", w.Code, w.Body, d.modified)
+	}
+	d = newDesk(Limits{})
+	wantProblem(t, d.send(t, request(http.MethodDelete, "/v1/payments/"+testPAN+"/customer", "")), ErrNotFound, "")
+	d.err = ErrNotFound
+	wantProblem(t, d.send(t, request(http.MethodDelete, "/v1/payments/pay_02/customer", "")), ErrNotFound, "")
+	if strings.Contains(d.log.String(), testPAN) {
+		t.Errorf("%s", d.log.String())
+	}
+}

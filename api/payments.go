@@ -109,6 +109,18 @@ func (s *server) listRefunds(w http.ResponseWriter, r *http.Request, caller Call
 	return writeJSON(w, http.StatusOK, list)
 }
 
+func (s *server) forgetCustomer(w http.ResponseWriter, r *http.Request, caller Caller) error {
+	id, err := paymentID(r)
+	if err != nil {
+		return err
+	}
+	if err := s.cfg.Payments.ForgetCustomer(r.Context(), caller, id); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
 func (s *server) listPayments(w http.ResponseWriter, r *http.Request, caller Caller) error {
 	query, err := listQuery(r)
 	if err != nil {

@@ -90,6 +90,7 @@ func (s *server) router() http.Handler {
 		http.MethodGet:  s.authenticated(ScopePayments, s.listRefunds),
 		http.MethodPost: s.authenticated(ScopePayments, s.refundPayment),
 	})
+	s.route(r, "/v1/payments/{id}/customer", methods{http.MethodDelete: s.authenticated(ScopePayments, s.forgetCustomer)})
 	s.route(r, "/v1/payments/{id}/receipt", methods{http.MethodGet: s.authenticated(ScopePayments, s.getReceipt)})
 	s.routeEvents(r)
 	s.route(r, "/v1/tokens", methods{

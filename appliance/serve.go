@@ -22,6 +22,7 @@ import (
 	"github.com/finterra/finpay/appliance/failpoint"
 	"github.com/finterra/finpay/appliance/ledger"
 	"github.com/finterra/finpay/appliance/payment"
+	"github.com/finterra/finpay/appliance/retention"
 	"github.com/finterra/finpay/appliance/routing"
 	"github.com/finterra/finpay/appliance/settlement"
 	"github.com/finterra/finpay/appliance/store/postings"
@@ -99,6 +100,7 @@ type appliance struct {
 	payments   *payment.Service
 	settling   []settlement.Connector // those whose books are compared
 	settlement *settlement.Service
+	retention  *retention.Service
 	webhooks   *webhook.Sender
 	events     *webhook.Register
 	cipher     *tokenization.Service       // computes tokens
@@ -137,8 +139,9 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("webhooks.ca: %w", err)
 	}
+	clock := func() time.Time { return time.Now().Add(failpoint.Ahead()) }
 	a.webhooks = webhook.New(webhook.Config{Store: n.store, Ledger: n.ledger, Secrets: n.merchants, AllowPrivate: cfg.Webhooks.AllowPrivate,
-		Roots: roots, Timeout: cfg.Webhooks.Timeout, Now: func() time.Time { return time.Now().Add(failpoint.Ahead()) }, Log: log})
+		Roots: roots, Timeout: cfg.Webhooks.Timeout, Now: clock, Log: log})
 	a.events = n.endpoints(cfg, a.webhooks.Wake)
 	a.payments = payment.New(payment.Config{
 		Store: n.store, Ledger: n.ledger, Merchants: n.merchants, Origins: mac{n.engine.MAC(n.keys.key(roleOrigin))},
@@ -148,6 +151,8 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 	})
 	a.settlement = settlement.New(settlement.Config{Store: n.store, Ledger: n.ledger, Quiet: a.payments.Quiet, Trace: a.payments.Trace,
 		Connectors: a.settling, Log: log})
+	a.retention = retention.New(retention.Config{Ledger: n.ledger, Customers: cfg.Retention.Customers, Deliveries: cfg.Retention.Deliveries,
+		Answers: cfg.Retention.Repeats, Now: clock, Log: log})
 	if a.search, err = postings.Open(ctx, cfg.State()); err != nil {
 		return nil, err
 	}
@@ -253,6 +258,7 @@ func (a *appliance) serve(ctx context.Context, metrics *metrics) error {
 	}
 	under.Go(func() error { a.webhooks.Run(deep); return nil })
 	under.Go(func() error { a.settlement.Run(decisions); return nil })
+	under.Go(func() error { a.retention.Run(deep); return nil })
 	under.Go(func() error { a.runYears(deep); return nil })
 	under.Go(func() error { a.node.merchants.Run(deep); return nil })
 	under.Go(func() error { a.runIntakeKeys(deep); return nil })

@@ -87,7 +87,8 @@ var events = map[string]event{
 	"settlement.requested": {entityManagement, viewed}, "settlement.balanced": {entityManagement, viewed},
 	"settlement.out_of_balance": {entityManagement, viewed},
 	"payment.withdrawn":         {apiActivity, updated},
-	"payment.card_chosen":       {apiActivity, updated}, "payment.failed": {apiActivity, updated},
+	"customer.forgotten":        {entityManagement, deleted}, "retention.applied": {entityManagement, deleted},
+	"payment.card_chosen": {apiActivity, updated}, "payment.failed": {apiActivity, updated},
 	"payment.refund_indeterminate": {apiActivity, updated}, "payment.refund_failed": {apiActivity, updated},
 }
 

@@ -285,6 +285,7 @@ CREATE TABLE idempotency (
     created_at  TEXT NOT NULL,
     PRIMARY KEY (merchant_id, key)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_by_time ON idempotency (created_at);
 
 -- What sealed cards came in, so that each is taken once. Rows go with their key. No entry covers them.
 CREATE TABLE envelopes (
