@@ -10,7 +10,7 @@ export interface Card {
 export interface SealedCard { key: string; enc: string; ct: string }
 
 /** GET /v1/intake/key; api/openapi.yaml, IntakeKey. */
-export interface IntakeKey { key: string; kem: string; kdf: string; aead: string; public_key: string; check_value: string; created_at: string; receipt: object[] }
+export interface IntakeKey { key: string; kem: string; kdf: string; aead: string; public_key: string; check_value: string; created_at: string; receipt: { index: number; entry: string; proof: string; verifier_key: string }[] }
 
 /** api/openapi.yaml, Token. */
 export interface Token {
@@ -30,6 +30,8 @@ export interface ClientConfig {
   apiKey: string;
   /** Token space; that of the key's merchant when empty. */
   domain?: string;
+  /** Public key of the appliance's log (`finpay ledger key`), pinned: cards are sealed to keys alone that it proves. Node.js 20. */
+  logKey?: string;
   /** Of one request, in milliseconds; 30000 when left out. */
   timeout?: number;
   fetch?: typeof globalThis.fetch;
@@ -51,7 +53,7 @@ export declare class Problem extends Error {
 }
 
 export declare function keyIdOf(apiKey: string): string;
-export declare function sealCard(card: Card, to: { intakeKey: IntakeKey; keyId: string; domain?: string }): Promise<SealedCard>;
+export declare function sealCard(card: Card, to: { intakeKey: IntakeKey; keyId: string; domain?: string; logKey?: string }): Promise<SealedCard>;
 
 export declare class Client {
   readonly keyId: string;

@@ -2,11 +2,13 @@
  * Client of the FINPay appliance's token API, for browsers and Node.js 18 or later. A card leaves the process sealed (HPKE,
  * RFC 9180, base mode: DHKEM(P-256, HKDF-SHA256), HKDF-SHA256, AES-256-GCM) to a key in the appliance's HSM.
  *
- * Not promised: JavaScript cannot wipe strings, so the caller's card stays in memory until it is collected. The key is taken
- * from the appliance over TLS; who wants more checks the receipt that comes with it.
+ * Not promised: JavaScript cannot wipe strings, so the caller's card stays in memory until it is collected. Without logKey the key
+ * that cards are sealed to is as genuine as the TLS connection that it came over; with it, the appliance's log proves it.
  */
 
 import { Aes256Gcm, CipherSuite, DhkemP256HkdfSha256, HkdfSha256 } from "@hpke/core";
+
+import { checkReceipt } from "./receipt.js";
 
 const SUITE = { kem: "DHKEM(P-256, HKDF-SHA256)", kdf: "HKDF-SHA256", aead: "AES-256-GCM" };
 
@@ -26,13 +28,14 @@ export class Problem extends Error {
   }
 }
 
-/** Seals a card to an intake key, for the API key that will tokenize it. */
-export async function sealCard(card, { intakeKey, keyId, domain = "" }) {
+/** Seals a card to an intake key, for the API key that will tokenize it. With logKey, to none that the log does not prove. */
+export async function sealCard(card, { intakeKey, keyId, domain = "", logKey = "" }) {
   for (const [part, name] of Object.entries(SUITE)) {
     if (intakeKey[part] !== name) throw new TypeError(`finpay: the intake key is for another ${part}`);
   }
   if (!/^\d{12,19}$/.test(card.number)) throw new TypeError("finpay: a card number is 12 to 19 digits, without spaces");
   if (!/^\d{4}-\d{2}$/.test(card.expiry)) throw new TypeError("finpay: an expiry is YYYY-MM");
+  if (logKey !== "") await checkReceipt(intakeKey, logKey);
   const text = new TextEncoder();
   const plain = text.encode(JSON.stringify({ number: card.number, expiry: card.expiry }));
   try {
@@ -60,9 +63,10 @@ export class Client {
   #domain;
   #timeout;
   #fetch;
+  #logKey;
   #intakeKey;
 
-  constructor({ url, apiKey, domain = "", timeout = DEFAULT_TIMEOUT, fetch = globalThis.fetch }) {
+  constructor({ url, apiKey, domain = "", logKey = "", timeout = DEFAULT_TIMEOUT, fetch = globalThis.fetch }) {
     this.#base = new URL(url);
     if (this.#base.protocol !== "https:") throw new TypeError("finpay: url must be https://host[:port]");
     this.keyId = keyIdOf(apiKey);
@@ -70,11 +74,16 @@ export class Client {
     this.#domain = domain;
     this.#timeout = timeout;
     this.#fetch = fetch;
+    this.#logKey = logKey;
   }
 
   /** The key that cards are sealed to, kept until the appliance says that it has another one. */
   async intakeKey({ refresh = false, signal } = {}) {
-    if (refresh || !this.#intakeKey) this.#intakeKey = await this.#call("GET", "/v1/intake/key", { signal });
+    if (refresh || !this.#intakeKey) {
+      const document = await this.#call("GET", "/v1/intake/key", { signal });
+      if (this.#logKey !== "") await checkReceipt(document, this.#logKey);
+      this.#intakeKey = document;
+    }
     return this.#intakeKey;
   }
 
