@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -14,16 +13,15 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/finterra/finpay/pci"
+	"github.com/finterra/finpay/pci/internal/memory"
 	"github.com/finterra/finpay/pci/internal/pan"
 	"github.com/finterra/finpay/softhsm-test/fakestripe"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(peerProcess) != "" {
-		servePeer()
-		return
+	if !memory.Serve(newPeer) {
+		goleak.VerifyTestMain(m)
 	}
-	goleak.VerifyTestMain(m)
 }
 
 const (
