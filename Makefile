@@ -28,7 +28,7 @@ demo: deps build ## one payment through every step, explained, then end
 
 .PHONY: test
 test: deps ## all tests that need no browser; FAULTS is how often the ledger is killed in the middle of a commit (30), KILLS how often the server under load (8)
-	go test -count 1 -timeout $(TIMEOUT) ./...
+	go test -count 1 -timeout $(TIMEOUT) ./softhsm-test ./... # the longest first: it waits more than it computes
 	go test -tags failpoints -count 1 -timeout $(TIMEOUT) -run '^TestKilled' ./appliance/ledger
 
 .PHONY: faults
