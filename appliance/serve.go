@@ -151,8 +151,8 @@ func assemble(ctx context.Context, cfg config.Config, n *node, log *slog.Logger)
 	})
 	a.settlement = settlement.New(settlement.Config{Store: n.store, Ledger: n.ledger, Quiet: a.payments.Quiet, Trace: a.payments.Trace,
 		Connectors: a.settling, Log: log})
-	a.retention = retention.New(retention.Config{Ledger: n.ledger, Customers: cfg.Retention.Customers, Deliveries: cfg.Retention.Deliveries,
-		Answers: cfg.Retention.Repeats, Now: clock, Log: log})
+	a.retention = retention.New(retention.Config{Ledger: n.ledger, Customers: cfg.Retention.Customers, WebhookDeliveries: cfg.Retention.WebhookDeliveries,
+		IdempotencyKeys: cfg.Retention.IdempotencyKeys, Now: clock, Log: log})
 	if a.search, err = postings.Open(ctx, cfg.State()); err != nil {
 		return nil, err
 	}

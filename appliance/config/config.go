@@ -124,9 +124,9 @@ type Checkout struct {
 
 // Retention is how long is kept what the log does not cover; 0: for ever.
 type Retention struct {
-	Customers  time.Duration `yaml:"customers"`  // what belongs to people
-	Deliveries time.Duration `yaml:"deliveries"` // what became of webhook events
-	Repeats    time.Duration `yaml:"repeats"`    // first answers under an idempotency key
+	Customers         time.Duration `yaml:"customers"`          // what belongs to people
+	WebhookDeliveries time.Duration `yaml:"webhook_deliveries"` // what became of events
+	IdempotencyKeys   time.Duration `yaml:"idempotency_keys"`   // with their first answers
 }
 
 // Limits are requests a second and bursts, by API key and by client address.
@@ -317,8 +317,8 @@ func (c *Config) validate() error {
 	want(c.Checkout.Authorization == 0 || c.Checkout.Authorization >= time.Hour, "checkout.authorization", "0 (for ever) or at least 1h is wanted")
 	want(c.Checkout.Attempts >= 1 && c.Checkout.Attempts <= 20, "checkout.attempts", "1 to 20 are allowed")
 	want(c.Retention.Customers == 0 || c.Retention.Customers >= c.Checkout.Session, "retention.customers", "0 (for ever) or at least checkout.session is wanted: 3-D Secure tells the issuer of them")
-	want(c.Retention.Deliveries == 0 || c.Retention.Deliveries >= 24*time.Hour, "retention.deliveries", "0 (for ever) or at least 24h is wanted")
-	want(c.Retention.Repeats == 0 || c.Retention.Repeats >= 24*time.Hour, "retention.repeats", "0 (for ever) or at least 24h is wanted: a repeat that comes later is a new request")
+	want(c.Retention.WebhookDeliveries == 0 || c.Retention.WebhookDeliveries >= 24*time.Hour, "retention.webhook_deliveries", "0 (for ever) or at least 24h is wanted")
+	want(c.Retention.IdempotencyKeys == 0 || c.Retention.IdempotencyKeys >= 24*time.Hour, "retention.idempotency_keys", "0 (for ever) or at least 24h is wanted: a repeat that comes later is a new request")
 	want(c.Limits.KeyRate > 0 && c.Limits.KeyBurst > 0, "limits.key_rate, limits.key_burst", "more than 0 is wanted")
 	want(c.Limits.AddressRate > 0 && c.Limits.AddressBurst > 0, "limits.address_rate, limits.address_burst", "more than 0 is wanted")
 	want(c.Limits.TokenRate > 0 && c.Limits.TokenBurst > 0, "limits.token_rate, limits.token_burst", "more than 0 is wanted")

@@ -24,7 +24,7 @@ func choice() (place string, after int64) {
 	return place, 1
 }
 
-// Ahead is how much older than they are keys, and waits for a next try of a webhook, are taken to be.
+// Ahead is how much older than they are keys, waits for a next try of a webhook, and what is kept for a time, are taken to be.
 func Ahead() time.Duration {
 	ahead, _ := time.ParseDuration(os.Getenv("FINPAY_AHEAD"))
 	return ahead

@@ -35,9 +35,9 @@ const (
 type Config struct {
 	Ledger *ledger.Ledger
 	// How long rows are kept from when they, or what they belong to, were made; 0: for ever.
-	Customers, Deliveries, Answers time.Duration
-	Now                            func() time.Time // nil: time.Now
-	Log                            *slog.Logger
+	Customers, WebhookDeliveries, IdempotencyKeys time.Duration
+	Now                                           func() time.Time // nil: time.Now
+	Log                                           *slog.Logger
 }
 
 // Service is used by one goroutine.
@@ -72,7 +72,7 @@ var errNothing = errors.New("retention: nothing to delete")
 
 // Sweep deletes all that is older than its time now.
 func (s *Service) Sweep(ctx context.Context) error {
-	kept := store.Kept{Customers: s.since(s.cfg.Customers), Deliveries: s.since(s.cfg.Deliveries), Answers: s.since(s.cfg.Answers)}
+	kept := store.Kept{Customers: s.since(s.cfg.Customers), WebhookDeliveries: s.since(s.cfg.WebhookDeliveries), IdempotencyKeys: s.since(s.cfg.IdempotencyKeys)}
 	for {
 		began := time.Now()
 		deleted, err := s.delete(ctx, kept)
@@ -82,7 +82,7 @@ func (s *Service) Sweep(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if max(deleted.Customers, deleted.Deliveries, deleted.Answers) < batch {
+		if max(deleted.Customers, deleted.WebhookDeliveries, deleted.IdempotencyKeys) < batch {
 			return nil
 		}
 		select {
@@ -110,7 +110,7 @@ func (s *Service) delete(ctx context.Context, kept store.Kept) (deleted store.De
 			return errNothing
 		}
 		tx.Record(ledger.Entry{Type: "retention.applied", Actor: "system", Origin: "local", Outcome: ledger.Success, Resource: "retention",
-			Data: map[string]any{"customers": deleted.Customers, "webhook_deliveries": deleted.Deliveries, "idempotency_keys": deleted.Answers}})
+			Data: map[string]any{"customers": deleted.Customers, "webhook_deliveries": deleted.WebhookDeliveries, "idempotency_keys": deleted.IdempotencyKeys}})
 		return nil
 	})
 	return deleted, err

@@ -87,7 +87,7 @@ func TestAllThatIsOldGoesAndIsCountedInTheLog(t *testing.T) {
 	s, l := open(t)
 	answered(t, l, 2*batch+1)
 	ahead := 23 * time.Hour
-	service := New(Config{Ledger: l, Answers: 24 * time.Hour, Now: func() time.Time { return time.Now().Add(ahead) }, Log: slog.New(slog.DiscardHandler)})
+	service := New(Config{Ledger: l, IdempotencyKeys: 24 * time.Hour, Now: func() time.Time { return time.Now().Add(ahead) }, Log: slog.New(slog.DiscardHandler)})
 	if err := service.Sweep(t.Context()); err != nil || told(t, s) != nil {
 		t.Errorf("before its time: %v, %v", err, told(t, s))
 	}
@@ -124,7 +124,7 @@ func TestWhatIsKeptForEverStays(t *testing.T) {
 func TestItLooksAtTheStartAndThenEachPeriod(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, l := open(t)
-		service := New(Config{Ledger: l, Answers: 24 * time.Hour, Log: slog.New(slog.DiscardHandler)})
+		service := New(Config{Ledger: l, IdempotencyKeys: 24 * time.Hour, Log: slog.New(slog.DiscardHandler)})
 		answered(t, l, 1)
 		ctx, end := context.WithCancel(t.Context())
 		var running sync.WaitGroup

@@ -44,10 +44,10 @@ func TestWhatIsOldIsDeletedAndNothingElse(t *testing.T) {
 	if d, err := tx.DeleteOld(Kept{}, 10); err != nil || d != (Deleted{}) {
 		t.Errorf("kept for ever: %+v, %v", d, err)
 	}
-	if d, err := tx.DeleteOld(Kept{Customers: day, Deliveries: day, Answers: day}, 1); err != nil || d != (Deleted{1, 1, 1}) {
+	if d, err := tx.DeleteOld(Kept{Customers: day, WebhookDeliveries: day, IdempotencyKeys: day}, 1); err != nil || d != (Deleted{1, 1, 1}) {
 		t.Errorf("at most one of each: %+v, %v", d, err)
 	}
-	if d, err := tx.DeleteOld(Kept{Customers: day, Deliveries: day, Answers: day}, 10); err != nil || d != (Deleted{1, 0, 1}) {
+	if d, err := tx.DeleteOld(Kept{Customers: day, WebhookDeliveries: day, IdempotencyKeys: day}, 10); err != nil || d != (Deleted{1, 0, 1}) {
 		t.Errorf("the rest: %+v, %v", d, err)
 	}
 	for i, age := range []time.Duration{48 * time.Hour, 25 * time.Hour, 24 * time.Hour, time.Hour} {

@@ -8,19 +8,19 @@ import (
 
 // Kept says from when on rows are kept that no entry covers and that are kept for a time only. A zero time keeps all.
 type Kept struct {
-	Customers  time.Time // of payments made since
-	Deliveries time.Time // of events since, with their tries; those that are not over stay
-	Answers    time.Time // first answers under an idempotency key given since
+	Customers         time.Time // of payments made since
+	WebhookDeliveries time.Time // of events since, with their tries; those that are not over stay
+	IdempotencyKeys   time.Time // used first since, with their first answers
 }
 
 // Deleted counts rows.
-type Deleted struct{ Customers, Deliveries, Answers int }
+type Deleted struct{ Customers, WebhookDeliveries, IdempotencyKeys int }
 
 // Deliveries and payments have no index by time: their ids sort by it.
 const (
 	oldCustomers  = `SELECT payment_id FROM customers WHERE payment_id < ? ORDER BY payment_id LIMIT ?`
 	oldDeliveries = `SELECT event_id, endpoint_id FROM deliveries WHERE event_id < ? AND status <> 'pending' ORDER BY event_id, endpoint_id LIMIT ?`
-	oldAnswers    = `SELECT merchant_id, key FROM idempotency WHERE created_at < ? ORDER BY created_at LIMIT ?`
+	oldKeys       = `SELECT merchant_id, key FROM idempotency WHERE created_at < ? ORDER BY created_at LIMIT ?`
 )
 
 // DeleteOld deletes what is kept no longer, the oldest first and at most limit rows of each kind.
@@ -30,17 +30,17 @@ func (tx *Tx) DeleteOld(kept Kept, limit int) (d Deleted, err error) {
 			return d, err
 		}
 	}
-	if !kept.Deliveries.IsZero() {
-		first := firstID("evt", kept.Deliveries)
+	if !kept.WebhookDeliveries.IsZero() {
+		first := firstID("evt", kept.WebhookDeliveries)
 		if err := tx.Exec("DELETE FROM delivery_tries WHERE (event_id, endpoint_id) IN ("+oldDeliveries+")", first, limit); err != nil {
 			return d, err
 		}
-		if d.Deliveries, err = tx.delete("DELETE FROM deliveries WHERE (event_id, endpoint_id) IN ("+oldDeliveries+")", first, limit); err != nil {
+		if d.WebhookDeliveries, err = tx.delete("DELETE FROM deliveries WHERE (event_id, endpoint_id) IN ("+oldDeliveries+")", first, limit); err != nil {
 			return d, err
 		}
 	}
-	if !kept.Answers.IsZero() {
-		d.Answers, err = tx.delete("DELETE FROM idempotency WHERE (merchant_id, key) IN ("+oldAnswers+")", formatTime(kept.Answers), limit)
+	if !kept.IdempotencyKeys.IsZero() {
+		d.IdempotencyKeys, err = tx.delete("DELETE FROM idempotency WHERE (merchant_id, key) IN ("+oldKeys+")", formatTime(kept.IdempotencyKeys), limit)
 	}
 	return d, err
 }
