@@ -59,13 +59,12 @@ func sitDown(t *testing.T, s *system) *person {
 	t.Cleanup(end)
 	ctx, leave := chromedp.NewContext(allocator)
 	t.Cleanup(func() {
-		// Chromium does not always end when it is asked to; it is killed then.
-		closing, cancel := context.WithTimeout(ctx, 10*time.Second)
+		closing, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		if err := chromedp.Cancel(closing); err != nil {
-			t.Logf("the browser did not end by itself: %v", err)
+			t.Errorf("the browser did not end by itself: %v", err)
 		}
-		leave()
+		leave() // kills it
 	})
 	p := &person{system: s, ctx: ctx}
 	s.t = t
